@@ -1,0 +1,499 @@
+"""The agent's decisions: ``handle(event) -> [effects]``. PURE.
+
+Positions are bytes of a client's journal stream. A client is welcome once its directory is owned and recovered; then what it
+sends continues its stream or is dropped, is applied, committed, acked, and some time later covered by a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dreamlake import config
+from dreamlake.wire import codec, messages, ops, window
+from dreamlake_agent.core import effects as do
+from dreamlake_agent.core import events as on
+from dreamlake_agent.core.effects import Effect
+from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Session
+
+Effects = Iterator[Effect]
+
+
+class Agent:
+    """Every decision of one agent. ``incarnation`` tells clients that it is another one than before."""
+
+    def __init__(self, incarnation: bytes) -> None:
+        self.incarnation = incarnation
+        self.sessions: dict[on.Key, Session] = {}
+        # where a client's session is; a message names only the client
+        self._homes: dict[bytes, on.Key] = {}
+        self._now = 0.0
+        self._wall = 0
+        self._stop_at: float | None = None
+        self._stop_replies: list[tuple[on.Peer, int]] = []
+        self.last_error: str | None = None
+        self.points = 0
+        self.operations = 0
+
+    def handle(self, event: on.Event, now: float, wall: int) -> list[Effect]:
+        """Take one event at ``now`` (monotonic seconds) and ``wall`` (nanoseconds since 1970); returns what to do."""
+        self._now, self._wall = now, wall
+        if isinstance(event, on.Heard):
+            return list(self._heard(event))
+        if isinstance(event, on.Drained):
+            return [do.Commit(each.key) for each in self.sessions.values() if each.uncommitted]
+        if isinstance(event, on.Tick):
+            return list(self._tick())
+        session = self.sessions.get(event.key)
+        if session is None:
+            return []
+        return list(self._SESSION_EVENTS[type(event)](self, session, event))
+
+    # ── what clients say ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _heard(self, event: on.Heard) -> Effects:
+        kind, *rest = event.message
+        if kind == messages.STATUS:
+            yield do.Report(event.peer, rest[0])
+        elif kind == messages.STOP:
+            self._stop_replies.append((event.peer, rest[0]))
+            yield from self._stop()
+        elif kind == messages.HELLO:
+            yield from self._hello(event.peer, *rest)
+        else:
+            client_id = rest[0]
+            session = self.sessions.get(self._homes.get(client_id, (0, 0)))
+            client = session.clients.get(client_id) if session else None
+            if session is None or client is None or client.peer != event.peer:
+                yield do.Send(event.peer, (messages.WHO, client_id))
+                return
+            client.heard = self._now
+            if session.phase == LIVE:
+                yield from self._SAID[kind](self, session, client, event, *rest[1:])
+
+    def _hello(self, peer: on.Peer, client_id: bytes, who: dict[str, Any]) -> Effects:
+        if self._stop_at is not None:
+            yield do.Send(peer, (messages.STOPPING, client_id))
+            return
+        key = (who["dev"], who["ino"])
+        session = self.sessions.get(key)
+        if session is None:
+            session = self.sessions[key] = Session(key, who["path"], scanned_at=self._now)
+            yield do.OpenDirectory(key, who["path"])
+        client = session.client(client_id)
+        client.peer, client.heard, client.lives = peer, self._now, True
+        self._homes[client_id] = key
+        if session.phase == LIVE:
+            yield self._welcome(session, client)
+        elif session.phase == STALLED and session.trouble:
+            yield do.Send(peer, (messages.TROUBLE, client_id, session.trouble))
+
+    def _credit(self) -> int:
+        least, most = config.CREDIT_BYTES
+        connected = sum(1 for key in self._homes.values() if key in self.sessions)
+        return min(most, max(least, config.CREDIT_BUDGET_BYTES // max(1, connected)))
+
+    def _welcome(self, session: Session, client: Client) -> Effect:
+        assert client.peer is not None
+        found = (client.applied, client.running, client.covered, self._credit(), session.origin, self.incarnation)
+        return do.Send(client.peer, (messages.WELCOME, client.id, *found))
+
+    def _ack(self, client: Client) -> Effects:
+        if client.peer is None:
+            return
+        placed, refusals = client.placed, client.refusals
+        client.placed, client.refusals, client.owed_ack = {}, [], False
+        numbers = (client.applied, client.covered, self._credit())
+        yield do.Send(client.peer, (messages.ACK, client.id, *numbers, placed, refusals))
+
+    def _data(
+        self, session: Session, client: Client, event: on.Heard, start: int, before: int, after: int
+    ) -> Effects:
+        verdict = window.judge(client.applied, start, start + len(event.body))
+        if verdict != window.CONTINUES or client.id in session.following:
+            # A duplicate, an overlap or a gap: the sender hears where we are and goes on from there.
+            yield from self._ack(client)
+        elif before != client.running:
+            reason = "the journal does not continue what was applied before under the same client id"
+            yield do.Note("error", f"{session.path}: {client.id.hex()}: {reason}")
+            yield do.Send(event.peer, (messages.TROUBLE, client.id, reason))
+        elif codec.run_on(event.body, before) != after or not event.body:
+            yield from self._ack(client)
+        else:
+            yield do.Apply(session.key, client.id, event.body, after)
+
+    def _have(self, session: Session, client: Client, event: on.Heard, end: int) -> Effects:
+        client.seen_end = max(client.seen_end, end)
+        yield from self._ack(client)
+
+    def _flush(
+        self,
+        session: Session,
+        client: Client,
+        event: on.Heard,
+        number: int,
+        end: int,
+        durable: int,
+        hashed: int,
+    ) -> Effects:
+        session.flushes = [f for f in session.flushes if (f.client, f.number) != (client.id, number)]
+        session.flushes.append(Flush(client.id, number, end, bool(durable), bool(hashed)))
+        yield from self._settle_flushes(session)
+
+    def _leave(self, session: Session, client: Client, event: on.Heard) -> Effects:
+        client.peer = None
+        self._homes.pop(client.id, None)
+        return iter(())
+
+    _SAID = {
+        messages.DATA: _data,
+        messages.HAVE: _have,
+        messages.FLUSH: _flush,
+        messages.LEAVE: _leave,
+    }
+
+    # ── what the store says ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _opened(self, session: Session, event: on.Opened) -> Effects:
+        session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
+        session.only_checkpoints, session.distrust = event.only_checkpoints, False
+        session.commits = session.viewed = session.synced = session.covered = 0
+        session.uncommitted = False
+        session.working, session.checkpointing = None, False
+        session.bytes_since_checkpoint = 0
+        session.following.clear()
+        for client in session.clients.values():
+            client.applied, client.running = 0, codec.seed(client.id)
+        for client_id, (applied, running) in event.positions.items():
+            client = session.client(client_id)
+            client.applied, client.running = applied, running
+            client.covered = event.covered.get(client_id, 0)
+        for client_id, runs in event.running.items():
+            if client_id in session.clients:
+                session.clients[client_id].state = ops.RUNNING if runs else ops.FINISHED
+        # A recovery shows itself: views and durability of what was replayed are owed as after a commit.
+        session.commits = 1
+        session.committed_at = self._now
+        yield from self._start_hashing(session, event.unhashed)
+        yield from self._take_journals(session, event.journals)
+        session.recovery = [
+            journal.client
+            for journal in event.journals
+            if not journal.finished and journal.end > session.clients[journal.client].applied
+        ]
+        yield from self._recover_on(session)
+
+    def _recover_on(self, session: Session) -> Effects:
+        if session.recovery:
+            yield do.Follow(session.key, session.recovery[0])
+            return
+        yield do.Settle(session.key)
+        session.phase = LIVE
+        session.retry_wait = 0.0
+        for client in session.clients.values():
+            if client.peer is not None:
+                client.seen_end = max(client.seen_end, client.applied)
+                yield self._welcome(session, client)
+
+    def _take_journals(self, session: Session, journals: list[on.JournalSeen]) -> Effects:
+        for journal in journals:
+            if journal.finished:
+                yield do.DropJournal(session.key, journal.client)
+                continue
+            client = session.client(journal.client)
+            client.seen_end, client.lives = max(client.applied, journal.end), journal.lives
+
+    def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
+        if event.why == "trouble":
+            yield from self._stall(session, event.reason)
+            return
+        for client in session.clients.values():
+            self._homes.pop(client.id, None)
+            if client.peer is None:
+                continue
+            if event.why == "damaged":
+                yield do.Send(client.peer, (messages.DAMAGED, client.id, event.reason))
+            else:
+                yield do.Send(client.peer, (messages.ELSEWHERE, client.id, event.endpoint, event.reason))
+        del self.sessions[session.key]
+
+    def _stall(self, session: Session, reason: str) -> Effects:
+        first, most = config.RETRY_SECONDS
+        session.phase = STALLED
+        session.retry_wait = min(most, session.retry_wait * 2 or first)
+        session.retry_at = self._now + session.retry_wait
+        session.flushes = []
+        session.uncommitted = False
+        if session.trouble != reason:
+            session.trouble = self.last_error = reason
+            yield do.Note("error", f"{session.path}: {reason}; trying again")
+        for client in session.clients.values():
+            if client.peer is not None:
+                yield do.Send(client.peer, (messages.TROUBLE, client.id, reason))
+
+    def _broke(self, session: Session, event: on.Broke) -> Effects:
+        yield do.Release(session.key)
+        session.distrust = session.distrust or event.distrust
+        yield from self._stall(session, event.reason)
+
+    def _vanished(self, session: Session, event: on.Vanished) -> Effects:
+        yield do.Note("warning", f"{session.path} was removed; clients that have it open begin anew")
+        yield do.Release(session.key)
+        for client in session.clients.values():
+            self._homes.pop(client.id, None)
+            if client.peer is not None:
+                yield do.Send(client.peer, (messages.GONE, client.id))
+        del self.sessions[session.key]
+
+    def _applied(self, session: Session, event: on.AppliedRun) -> Effects:
+        session.uncommitted = True
+        if event.own:
+            return
+        client = session.client(event.client)
+        client.owed_ack = True
+        session.bytes_since_checkpoint += event.end - client.applied
+        client.applied, client.running = event.end, event.running
+        client.seen_end = max(client.seen_end, event.end)
+        client.state = event.state
+        session.points += event.points
+        self.points += event.points
+        session.operations += 1
+        self.operations += 1
+        for track, spans in event.placed.items():
+            client.placed.setdefault(track, []).extend(spans)
+        for position, reason in event.refused.items():
+            client.refused += 1
+            client.refusals.append((position, reason))
+            self.last_error = f"{session.path}: refused: {reason}"
+            yield do.Note("warning", self.last_error)
+        if session.phase == RECOVERING or client.id in session.following:
+            yield do.Commit(session.key)
+
+    def _committed(self, session: Session, event: on.Committed) -> Effects:
+        session.uncommitted = False
+        session.commits += 1
+        session.committed_at = self._now
+        session.hashing -= session.landing
+        session.landing.clear()
+        yield from self._start_hashing(session, event.unhashed)
+        for client in session.clients.values():
+            if client.peer is not None and client.owed_ack:
+                yield from self._ack(client)
+            elif client.peer is None:
+                client.placed, client.refusals = {}, []
+        if session.phase == RECOVERING:
+            yield from self._recover_on(session)
+            return
+        for client_id in sorted(session.following):
+            yield do.Follow(session.key, client_id)
+        yield from self._settle_flushes(session)
+
+    def _exhausted(self, session: Session, event: on.Exhausted) -> Effects:
+        client = session.client(event.client)
+        client.exhausted_end = client.seen_end
+        session.following.discard(event.client)
+        if session.phase == RECOVERING:
+            session.recovery.remove(event.client)
+            yield from self._recover_on(session)
+
+    def _scanned(self, session: Session, event: on.Scanned) -> Effects:
+        yield from self._take_journals(session, event.journals)
+        standing = {journal.client for journal in event.journals}
+        for client in list(session.clients.values()):
+            if client.id in standing:
+                yield from self._look_after(session, client)
+            elif client.peer is None or self._now - client.heard > config.HEARD_SECONDS:
+                self._forget(session, client)
+
+    def _look_after(self, session: Session, client: Client) -> Effects:
+        """A journal stands there: follow it, end it, or drop it."""
+        silent = client.peer is None or not client.lives or self._now - client.heard > config.HEARD_SECONDS
+        if not client.drained:
+            if silent and client.id not in session.following and not session.uncommitted:
+                session.following.add(client.id)
+                yield do.Follow(session.key, client.id)
+            return
+        if not client.lives and client.state == ops.RUNNING and not client.said_killed:
+            client.said_killed = True
+            yield do.Say(session.key, (ops.KILLED, self._wall, client.id))
+            yield do.Commit(session.key)
+            yield do.Note("warning", f"{session.path}: a client vanished without a word ({client.id.hex()})")
+            return
+        over = client.state is not None and client.state != ops.RUNNING
+        if (over or not client.lives) and client.covered >= client.applied:
+            yield do.DropJournal(session.key, client.id)
+            self._forget(session, client)
+
+    def _forget(self, session: Session, client: Client) -> None:
+        session.clients.pop(client.id, None)
+        self._homes.pop(client.id, None)
+
+    # ── flushes, views, durability ──────────────────────────────────────────────────────────────────────────────────
+
+    def _settle_flushes(self, session: Session) -> Effects:
+        for flush in session.flushes:
+            client = session.clients.get(flush.client)
+            if flush.need is None and client is not None and client.applied >= flush.end:
+                flush.need = session.target
+        due = [flush for flush in session.flushes if flush.need is not None and flush.need <= session.commits]
+        for flush in due:
+            if flush.hashed and not session.hashing:
+                flush.need, flush.hashed = session.target, False
+        due = [flush for flush in due if not flush.hashed and (flush.need or 0) <= session.commits]
+        if any((flush.need or 0) > session.viewed for flush in due):
+            yield do.WriteViews(session.key)
+            return  # ViewsWritten comes back here
+        if any(flush.durable and (flush.need or 0) > session.synced for flush in due):
+            yield from self._make_durable(session)
+        for flush in due:
+            if flush.durable and (flush.need or 0) > session.synced:
+                continue
+            session.flushes.remove(flush)
+            client = session.clients.get(flush.client)
+            if client is not None and client.peer is not None:
+                yield do.Send(client.peer, (messages.FLUSHED, client.id, flush.number, None))
+
+    def _make_durable(self, session: Session) -> Effects:
+        if session.working is not None or session.uncommitted:
+            return
+        session.working, session.synced_at = session.commits, self._now
+        if session.only_checkpoints:
+            session.checkpointing = True
+            yield do.WriteCheckpoint(session.key)
+        else:
+            yield do.Sync(session.key)
+
+    def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
+        session.viewed, session.viewed_at = session.commits, self._now
+        yield from self._settle_flushes(session)
+
+    def _synced(self, session: Session, event: on.Synced) -> Effects:
+        if session.working is not None:
+            session.synced, session.working = session.working, None
+        yield from self._settle_flushes(session)
+
+    def _checkpointed(self, session: Session, event: on.Checkpointed) -> Effects:
+        if session.working is not None:
+            session.synced = session.covered = session.working
+        session.working, session.checkpointing, session.covered_at = None, False, self._now
+        for client_id, position in event.covered.items():
+            client = session.clients.get(client_id)
+            if client is not None and position > client.covered:
+                client.covered = position
+                yield from self._ack(client)
+        yield from self._settle_flushes(session)
+        # A directory that nobody has open is looked at at once: dead journals go, and then the directory.
+        if not session.stopping:
+            yield do.Scan(session.key)
+
+    def _start_hashing(self, session: Session, unhashed: list[tuple[str, str]]) -> Effects:
+        for file_id, path in unhashed:
+            if file_id not in session.hashing:
+                session.hashing.add(file_id)
+                yield do.Hash(session.key, file_id, path)
+
+    def _hashed(self, session: Session, event: on.Hashed) -> Effects:
+        if event.checksum is not None and session.phase == LIVE:
+            session.landing.add(event.file_id)
+            yield do.Say(session.key, (ops.HASHED, self._wall, event.file_id, event.checksum))
+            yield do.Commit(session.key)
+            return
+        session.hashing.discard(event.file_id)
+        yield from self._settle_flushes(session)
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tick(self) -> Effects:
+        for session in list(self.sessions.values()):
+            if session.phase == STALLED and self._now >= session.retry_at and self._stop_at is None:
+                session.phase = OPENING
+                yield do.OpenDirectory(session.key, session.path, session.distrust)
+            elif session.phase == LIVE:
+                yield from self._tick_session(session)
+        if self._stop_at is not None:
+            yield from self._stop_on()
+
+    def _tick_session(self, session: Session) -> Effects:
+        now = self._now
+        if session.viewed < session.commits and now - session.viewed_at >= config.VIEW_SECONDS:
+            yield do.WriteViews(session.key)
+        if session.working is None and not session.uncommitted and session.covered < session.commits:
+            quiet = now - session.committed_at >= config.CHECKPOINT_QUIET_SECONDS or session.stopping
+            if (
+                quiet
+                or session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
+                or now - session.covered_at >= config.CHECKPOINT_SECONDS
+            ):
+                session.working, session.checkpointing, session.bytes_since_checkpoint = session.commits, True, 0
+                yield do.WriteCheckpoint(session.key)
+            elif session.synced < session.commits and now - session.synced_at >= config.SYNC_SECONDS:
+                yield from self._make_durable(session)
+        if now - session.scanned_at >= config.SCAN_SECONDS and not session.stopping:
+            session.scanned_at = now
+            yield do.Scan(session.key)
+        if self._is_idle(session) and now - session.committed_at >= config.RELEASE_SECONDS:
+            yield do.Release(session.key)
+            del self.sessions[session.key]
+
+    def _is_idle(self, session: Session) -> bool:
+        return (
+            not session.clients
+            and not session.hashing
+            and not session.flushes
+            and session.covered == session.commits
+            and session.viewed == session.commits
+            and session.working is None
+        )
+
+    def _stop(self) -> Effects:
+        if self._stop_at is None:
+            self._stop_at = self._now + config.STOP_SECONDS
+            yield do.Note("info", "stopping: applying what is in the journals")
+            for session in self.sessions.values():
+                session.stopping = True
+                for client in session.clients.values():
+                    if client.peer is not None:
+                        # From here on the client's file is followed, which has an end; its messages need not.
+                        yield do.Send(client.peer, (messages.STOPPING, client.id))
+                        client.peer = None
+                if session.phase == LIVE:
+                    yield do.Scan(session.key)
+
+    def _stop_on(self) -> Effects:
+        assert self._stop_at is not None
+        for session in list(self.sessions.values()):
+            settled = (
+                session.phase == LIVE
+                and not session.following
+                and session.covered == session.commits
+                and session.viewed == session.commits
+                and session.working is None
+                and all(client.drained for client in session.clients.values())
+            )
+            if settled or session.phase in (STALLED, OPENING) or self._now >= self._stop_at:
+                yield do.Release(session.key)
+                del self.sessions[session.key]
+        if not self.sessions:
+            for peer, number in self._stop_replies:
+                yield do.Send(peer, (messages.REPORT, number, b"{}"))
+            yield do.Exit()
+
+    def stop(self, now: float, wall: int) -> list[Effect]:
+        """A signal asked for the end."""
+        self._now, self._wall = now, wall
+        return list(self._stop())
+
+    _SESSION_EVENTS: dict[type, Any] = {
+        on.Opened: _opened,
+        on.NotOpened: _not_opened,
+        on.AppliedRun: _applied,
+        on.Committed: _committed,
+        on.Exhausted: _exhausted,
+        on.Scanned: _scanned,
+        on.ViewsWritten: _views_written,
+        on.Synced: _synced,
+        on.Checkpointed: _checkpointed,
+        on.Broke: _broke,
+        on.Vanished: _vanished,
+        on.Hashed: _hashed,
+    }

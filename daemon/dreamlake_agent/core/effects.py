@@ -1,0 +1,159 @@
+"""Effects: everything the core may ask for, one plain sentence each. The loop has one branch for each and decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake_agent.core.events import Key, Peer
+
+
+@dataclass(frozen=True)
+class Send:
+    """Say this to that peer."""
+
+    peer: Peer
+    message: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class OpenDirectory:
+    """Own and recover the directory: answers Opened or NotOpened."""
+
+    key: Key
+    path: str
+    distrust: bool = False
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Apply a run that a client sent: answers AppliedRun."""
+
+    key: Key
+    client: bytes
+    data: bytes
+    running: int
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Apply the next run out of a client's journal file: answers AppliedRun, or Exhausted."""
+
+    key: Key
+    client: bytes
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Write what was applied: answers Committed, Broke or Vanished."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Every journal that stood here at the opening has been applied: cut what none brought."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Say:
+    """Put an operation of the agent's own into its journal of this directory and apply it: answers AppliedRun."""
+
+    key: Key
+    op: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Look at the journals in the directory: answers Scanned, or Vanished."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class WriteViews:
+    """Write the stale views: answers ViewsWritten."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Sync:
+    """Make what is committed durable, in a worker: answers Synced or Broke."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class WriteCheckpoint:
+    """Make everything durable and write the checkpoint, in a worker: answers Checkpointed or Broke."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class DropJournal:
+    """Unlink a covered journal whose writer is gone."""
+
+    key: Key
+    client: bytes
+
+
+@dataclass(frozen=True)
+class Hash:
+    """Find a placed file's checksum, in a worker: answers Hashed."""
+
+    key: Key
+    file_id: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Let the directory go."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Note:
+    """Write a line into the agent's log."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Answer a status request: the loop adds what only it knows."""
+
+    peer: Peer
+    number: int
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Everything is drained: end."""
+
+
+Effect = (
+    Send
+    | OpenDirectory
+    | Apply
+    | Follow
+    | Commit
+    | Settle
+    | Say
+    | Scan
+    | WriteViews
+    | Sync
+    | WriteCheckpoint
+    | DropJournal
+    | Hash
+    | Release
+    | Note
+    | Report
+    | Exit
+)

@@ -1,0 +1,167 @@
+"""Events: everything the core is told, one plain sentence each. A ``key`` is (st_dev, st_ino) of a session directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Key = tuple[int, int]
+Peer = bytes
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A client said something that is a message of ours."""
+
+    peer: Peer
+    message: tuple[Any, ...]
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class JournalSeen:
+    """A journal stands in the directory; ``lives`` is whether its writer does."""
+
+    client: bytes
+    end: int
+    lives: bool
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """We own the directory, and it is where its commits say; these journals may hold more."""
+
+    key: Key
+    origin: str
+    positions: dict[bytes, tuple[int, int]]
+    covered: dict[bytes, int]
+    journals: list[JournalSeen]
+    running: dict[bytes, bool]
+    unhashed: list[tuple[str, str]]
+    only_checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class NotOpened:
+    """The directory cannot be ours now: ``owned`` elsewhere (with its endpoint), ``unseen``, ``damaged``, or in ``trouble``."""
+
+    key: Key
+    why: str
+    reason: str
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class AppliedRun:
+    """A run was applied in memory; not yet on disk."""
+
+    key: Key
+    client: bytes
+    end: int
+    running: int
+    points: int
+    placed: dict[str, list[list[int]]]
+    refused: dict[int, str]
+    # the client's session state after it: running, or how it ended
+    state: str | None
+    # out of the agent's own journal
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Every run applied so far is on disk and in ``commits.log``."""
+
+    key: Key
+    unhashed: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """The client's journal holds no further whole record now."""
+
+    key: Key
+    client: bytes
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What journals stand in the directory now."""
+
+    key: Key
+    journals: list[JournalSeen]
+
+
+@dataclass(frozen=True)
+class ViewsWritten:
+    key: Key
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What was committed when the sync was asked for survives power loss."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A checkpoint covers every client up to these positions."""
+
+    key: Key
+    covered: dict[bytes, int]
+
+
+@dataclass(frozen=True)
+class Broke:
+    """The directory failed us (disk full, an error, a failed fsync): what is in memory no longer follows from the disk."""
+
+    key: Key
+    reason: str
+    distrust: bool = False
+
+
+@dataclass(frozen=True)
+class Vanished:
+    """A person removed the directory."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """The checksum of a placed file is known; None when it could not be read."""
+
+    key: Key
+    file_id: str
+    checksum: str | None
+
+
+@dataclass(frozen=True)
+class Drained:
+    """Every message that had come was heard: what was applied may be committed as one."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Heard
+    | Opened
+    | NotOpened
+    | AppliedRun
+    | Committed
+    | Exhausted
+    | Scanned
+    | ViewsWritten
+    | Synced
+    | Checkpointed
+    | Broke
+    | Vanished
+    | Hashed
+    | Drained
+    | Tick
+)

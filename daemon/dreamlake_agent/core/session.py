@@ -1,0 +1,120 @@
+"""One session directory, as the core sees it: who writes to it, how far each has come, what is owed to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.wire import codec
+from dreamlake_agent.core.events import Key, Peer
+
+OPENING = "opening"  # asked the store to own and recover it
+RECOVERING = "recovering"  # ours; the journals that stood there are being applied
+LIVE = "live"
+STALLED = "stalled"  # in trouble; to be opened again
+
+
+@dataclass
+class Client:
+    """A journal's author, connected or not."""
+
+    id: bytes
+    peer: Peer | None = None
+    heard: float = -1e9
+    applied: int = 0
+    running: int = 0
+    covered: int = 0
+    state: str | None = None  # of its session: running, or how it ended; None before its first operation
+    lives: bool = True
+    seen_end: int = 0  # how far its journal file goes, when last looked at
+    exhausted_end: int = -1  # what seen_end was when its file held no further whole record
+    said_killed: bool = False
+    refused: int = 0
+    owed_ack: bool = False
+    # what the next ack tells: index ranges of receipts, refusals
+    placed: dict[str, list[list[int]]] = field(default_factory=dict)
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def drained(self) -> bool:
+        return self.applied >= self.seen_end or self.exhausted_end == self.seen_end
+
+
+@dataclass
+class Flush:
+    """A client waits until its stream up to ``end`` is committed and shown, and perhaps durable or hashed."""
+
+    client: bytes
+    number: int
+    end: int
+    durable: bool
+    hashed: bool
+    need: int | None = None  # the commit that must be shown
+
+
+@dataclass
+class Session:
+    """One directory. Commits are counted; what is shown, durable or covered is a count of commits."""
+
+    key: Key
+    path: str
+    phase: str = OPENING
+    origin: str = ""
+    clients: dict[bytes, Client] = field(default_factory=dict)
+    # journals still to be applied before anybody is welcome
+    recovery: list[bytes] = field(default_factory=list)
+    following: set[bytes] = field(default_factory=set)
+    flushes: list[Flush] = field(default_factory=list)
+    hashing: set[str] = field(default_factory=set)
+    # checksums known, on their way into a commit
+    landing: set[str] = field(default_factory=set)
+    uncommitted: bool = False
+    commits: int = 0
+    viewed: int = 0
+    synced: int = 0
+    covered: int = 0
+    working: int | None = None  # the commit that the sync or checkpoint now running will settle
+    checkpointing: bool = False
+    only_checkpoints: bool = False
+    bytes_since_checkpoint: int = 0
+    points: int = 0
+    operations: int = 0
+    committed_at: float = 0.0
+    viewed_at: float = 0.0
+    synced_at: float = 0.0
+    covered_at: float = 0.0
+    scanned_at: float = 0.0
+    retry_at: float = 0.0
+    retry_wait: float = 0.0
+    distrust: bool = False
+    trouble: str | None = None
+    stopping: bool = False
+
+    def client(self, client: bytes) -> Client:
+        found = self.clients.get(client)
+        if found is None:
+            found = self.clients[client] = Client(client, running=codec.seed(client))
+        return found
+
+    @property
+    def target(self) -> int:
+        """The commit that will hold everything applied by now."""
+        return self.commits + 1 if self.uncommitted else self.commits
+
+    def queue_bytes(self) -> int:
+        """Journal bytes known of and not applied."""
+        return sum(max(0, each.seen_end - each.applied) for each in self.clients.values())
+
+    def describe(self) -> dict[str, Any]:
+        """For status."""
+        return {
+            "path": self.path,
+            "phase": self.phase,
+            "clients": len([each for each in self.clients.values() if each.state == "running"]),
+            "queue_bytes": self.queue_bytes(),
+            "operations": self.operations,
+            "points": self.points,
+            "refused": sum(each.refused for each in self.clients.values()),
+            "uncovered_commits": self.commits - self.covered,
+            "trouble": self.trouble,
+        }

@@ -1,0 +1,155 @@
+"""Lifecycle: one agent per runtime folder, from its lock to its end."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from typing import Any
+
+import dreamlake
+from dreamlake import config
+from dreamlake.wire import jsons
+from dreamlake.world import processes
+from dreamlake.world.disk import REAL_DISK
+from dreamlake.world.sockets import ZmqHub, answers
+from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.loop import Loop, RealWorld
+from dreamlake_agent.status import Status
+from dreamlake_agent.workers import ThreadWorkers
+
+LOCK = "agent.lock"
+LOG = "agent.log"
+_LISTENING_SECONDS = 1.0
+
+
+class AlreadyRunning(Exception):
+    """Another agent holds this runtime folder."""
+
+
+class CannotStart(Exception):
+    """The agent cannot run here; the message says why and what to try."""
+
+
+def usable_folder() -> str:
+    """The first runtime folder that is, or can be made, ours alone."""
+    reasons: list[str] = []
+    for folder in config.runtime_folders():
+        try:
+            config.own_folder(folder)
+            path = config.socket_path(folder)
+            if os.path.dirname(path) != folder:
+                config.own_folder(os.path.dirname(path))
+            return folder
+        except OSError as error:
+            reasons.append(str(error))
+    raise CannotStart("no folder for the agent's socket: " + "; ".join(reasons))
+
+
+def lock(folder: str) -> int:
+    """Hold the runtime folder until this process ends; :class:`AlreadyRunning` when somebody does."""
+    try:
+        fd = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CannotStart(f"cannot make {folder}/{LOCK}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AlreadyRunning(folder) from None
+    return fd
+
+
+def _logger(path: str) -> logging.Logger:
+    logger = logging.getLogger("dreamlake.agent")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler: logging.Handler
+    try:
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=config.LOG_BYTES, backupCount=2)
+        os.chmod(path, 0o600)
+    except OSError as error:
+        # A full or read-only home must not keep the agent from its work.
+        handler = logging.StreamHandler()
+        print(f"dreamlake agent: no log at {path}: {error.strerror}", file=sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+def run(folder: str, lock_fd: int, ready: Any) -> None:
+    """Be the agent until a signal or a stop request. ``ready()`` is called once clients can connect."""
+    state = config.state_folder()
+    log_path = os.path.join(state, LOG)
+    try:
+        config.own_folder(os.path.dirname(state))
+        config.own_folder(state)
+    except OSError as error:
+        print(f"dreamlake agent: {error}", file=sys.stderr)
+    logger = _logger(log_path)
+    path = config.socket_path(folder)
+    if answers(path):
+        raise AlreadyRunning(folder)
+    hub = ZmqHub(path)
+    endpoint = f"ipc://{path}"
+    who = {**processes.myself(), "endpoint": endpoint, "version": dreamlake.__version__}
+    core = Agent(os.urandom(8))
+    levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+    workers = ThreadWorkers(hub.wake)
+    loop = Loop(
+        core,
+        REAL_DISK,
+        hub,
+        workers,
+        RealWorld(),
+        who,
+        lambda level, text: logger.log(levels.get(level, logging.INFO), text),
+    )
+    status = Status(loop, endpoint, log_path)
+    loop.report = lambda: jsons.encode(status.describe())
+    stops: list[int] = []
+
+    def on_signal(number: int, _frame: Any) -> None:
+        stops.append(number)
+        hub.wake()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logger.info("agent %s started, pid %d, at %s", dreamlake.__version__, who["pid"], endpoint)
+    ready()
+    try:
+        _serve(loop, hub, status, stops)
+    except Exception:
+        logger.exception("the agent fails; the next one recovers every directory")
+        raise
+    finally:
+        logger.info("agent ended, pid %d", who["pid"])
+        workers.finish()
+        hub.close()
+        os.close(lock_fd)
+        logging.shutdown()
+
+
+def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int]) -> None:
+    world = loop.world
+    listened = world.monotonic()
+    while not loop.ended:
+        if stops:
+            stops.clear()
+            loop.perform(loop.core.stop(world.monotonic(), world.wall_ns()))
+        if not loop.turn():
+            hub.wait(config.TICK_SECONDS if loop.core.sessions else config.TICK_SECONDS * 10)
+        if world.monotonic() - listened >= _LISTENING_SECONDS:
+            listened = world.monotonic()
+            status.sample()
+            if not hub.is_listening():
+                # Somebody cleaned the folder up: connected clients do not notice, new ones find us again.
+                try:
+                    config.own_folder(os.path.dirname(hub.path))
+                    hub.listen()
+                except OSError as error:
+                    loop.core.last_error = f"cannot listen at {hub.path}: {error}"

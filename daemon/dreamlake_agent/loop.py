@@ -1,0 +1,379 @@
+"""The loop: where the core's decisions meet the store, the socket, the workers and the clock.
+
+One branch for each effect, and no decision: whatever has an "if" about clients, retries or time belongs into the core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from dreamlake import config
+from dreamlake.reader.baseline import DamagedView
+from dreamlake.reader.commits import Checkpoint
+from dreamlake.wire import messages, ops
+from dreamlake.world import processes
+from dreamlake.world.disk import READ, Disk
+from dreamlake.world.sockets import Hub
+from dreamlake_agent.core import effects as do
+from dreamlake_agent.core import events as on
+from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.store import files
+from dreamlake_agent.store.directory import Directory, Unseen
+from dreamlake_agent.store.owner import OwnedElsewhere
+
+Job = Callable[[], on.Event]
+Log = Callable[[str, str], None]
+_HASH_BYTES = 1 << 20
+
+
+class Workers(Protocol):
+    """Where fsync and hashing go, so that they never hold up a client."""
+
+    def submit(self, job: Job) -> None: ...
+    def done(self) -> list[on.Event]: ...
+    def finish(self) -> None: ...
+
+
+class World(Protocol):
+    """The rest of the world: time, chance, and who lives."""
+
+    def monotonic(self) -> float: ...
+    def wall_ns(self) -> int: ...
+    def random(self, size: int) -> bytes: ...
+    def verdict(self, who: dict[str, Any]) -> str: ...
+
+
+class RealWorld:
+    monotonic = staticmethod(time.monotonic)
+    wall_ns = staticmethod(time.time_ns)
+    random = staticmethod(os.urandom)
+    verdict = staticmethod(processes.verdict)
+
+
+class Loop:
+    """One agent, over the seams it is given."""
+
+    def __init__(
+        self, core: Agent, disk: Disk, hub: Hub, workers: Workers, world: World, who: dict[str, Any], log: Log
+    ) -> None:
+        self.core, self.disk, self.hub, self.workers, self.world = core, disk, hub, workers, world
+        # what an owner's file says of us: host, boot, ns, pid, start, endpoint, version
+        self.who = who
+        self.log = log
+        self.directories: dict[on.Key, Directory] = {}
+        self.report: Callable[[], bytes] = lambda: b"{}"
+        self.unreadable = 0
+        self.ended = False
+        self._events: deque[on.Event] = deque()
+        self._ticked = -1e9
+        # directories let go while a worker still uses them: closed when it is done
+        self._working: dict[on.Key, Directory] = {}
+        self._letting_go: set[on.Key] = set()
+
+    def turn(self) -> bool:
+        """Hear what has come, decide, do; True when there may be more to hear at once."""
+        heard = 0
+        while heard < config.TURN_BYTES:
+            received = self.hub.receive()
+            if received is None:
+                break
+            peer, frames = received
+            heard += sum(map(len, frames)) + 64
+            try:
+                message, body = messages.decode_from_client(frames)
+            except messages.OtherVersion:
+                self.hub.send(peer, messages.encode((messages.OTHER_VERSION, [messages.VERSION])))
+                continue
+            except messages.Unreadable:
+                self.unreadable += 1
+                continue
+            self.take(on.Heard(peer, message, body))
+        if heard:
+            self.take(on.Drained())
+        for event in self.workers.done():
+            self._worker_done(event)
+        now = self.world.monotonic()
+        if now - self._ticked >= config.TICK_SECONDS or now < self._ticked:
+            self._ticked = now
+            self.take(on.Tick())
+        return heard >= config.TURN_BYTES
+
+    def take(self, event: on.Event) -> None:
+        """Handle an event and everything that follows from it at once."""
+        self._events.append(event)
+        while self._events:
+            effects = self.core.handle(self._events.popleft(), self.world.monotonic(), self.world.wall_ns())
+            self.perform(effects)
+
+    def perform(self, effects: list[do.Effect]) -> None:
+        for effect in effects:
+            answer = self._BRANCHES[type(effect)](self, effect)
+            if answer is not None:
+                self._events.append(answer)
+
+    def _in_directory(self, key: on.Key, act: Callable[[Directory], on.Event | None]) -> on.Event | None:
+        """Do something to a directory that is open; what its disk says against it is an event."""
+        directory = self.directories.get(key)
+        if directory is None:
+            return None
+        try:
+            answer = on.Vanished(key) if directory.is_gone() else act(directory)
+        except OSError as error:
+            if _is_gone(directory):
+                return on.Vanished(key)
+            return on.Broke(key, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        for warning in directory.take_warnings():
+            self.log("warning", warning)
+            self.core.last_error = warning
+        return answer
+
+    # ── one branch for each effect ──────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, effect: do.Send) -> None:
+        self.hub.send(effect.peer, messages.encode(effect.message))
+
+    def _open(self, effect: do.OpenDirectory) -> on.Event | None:
+        key = effect.key
+        if key in self._letting_go:
+            return on.NotOpened(key, "trouble", "a worker is still busy with it")
+        try:
+            directory = Directory.open(
+                self.disk, effect.path, key, self.who, self.world.random(16).hex(), distrust=effect.distrust
+            )
+        except Unseen as error:
+            return on.NotOpened(key, "unseen", str(error))
+        except OwnedElsewhere as error:
+            return on.NotOpened(key, "owned", str(error), error.record.get("endpoint"))
+        except DamagedView as error:
+            return on.NotOpened(key, "damaged", f"{effect.path}/{error}")
+        except OSError as error:
+            return on.NotOpened(key, "trouble", f"{error.strerror or error}")
+        self.directories[key] = directory
+        for warning in directory.take_warnings():
+            self.log("warning", f"{effect.path}: {warning}")
+        return on.Opened(
+            key,
+            directory.origin,
+            dict(directory.positions),
+            {client: position for client, (position, _) in directory.covered.items()},
+            self._seen(directory),
+            {
+                bytes.fromhex(client): found.state == ops.RUNNING
+                for client, found in directory.state.clients.items()
+                if bytes.fromhex(client) in directory.positions
+            },
+            files.unhashed(directory.state),
+            directory.needs_checkpoint,
+        )
+
+    def _seen(self, directory: Directory) -> list[on.JournalSeen]:
+        return [
+            on.JournalSeen(
+                journal.client, journal.end, self._lives(directory, journal), directory.is_finished(journal.client)
+            )
+            for journal in directory.journals()
+        ]
+
+    def _lives(self, directory: Directory, journal: Any) -> bool:
+        verdict = self.world.verdict(journal.by)
+        if verdict != processes.UNKNOWN:
+            return verdict == processes.ALIVE
+        # Another machine, boot or namespace: the lock is all we can see. A wrong verdict costs time, never data.
+        try:
+            fd = self.disk.open(directory.segments[journal.client][-1].path, READ, directory.at)
+        except OSError:
+            return True
+        try:
+            return not self.disk.lock(fd)
+        finally:
+            self.disk.close(fd)
+
+    def _apply(self, effect: do.Apply) -> on.Event | None:
+        return self._in_directory(
+            effect.key, lambda directory: self._applied(directory, effect.key, effect.client, effect.data, effect.running)
+        )
+
+    def _applied(
+        self, directory: Directory, key: on.Key, client: bytes, data: bytes, running: int, own: bool = False
+    ) -> on.Event:
+        out = directory.apply(client, data, running)
+        end, _ = directory.position(client)
+        author = directory.state.clients.get(client.hex())
+        points = sum(span[2] for spans in out.placed.values() for span in spans)
+        state = author.state if author else None
+        return on.AppliedRun(key, client, end, running, points, out.placed, out.refused, state, own)
+
+    def _follow(self, effect: do.Follow) -> on.Event | None:
+        def act(directory: Directory) -> on.Event:
+            data, running = directory.follow(effect.client, config.FOLLOW_BYTES)
+            if not data:
+                return on.Exhausted(effect.key, effect.client)
+            return self._applied(directory, effect.key, effect.client, data, running)
+
+        return self._in_directory(effect.key, act)
+
+    def _commit(self, effect: do.Commit) -> on.Event | None:
+        def act(directory: Directory) -> on.Event:
+            placed = set(directory.commit())
+            found = files.unhashed(directory.state) if placed else []
+            return on.Committed(effect.key, [each for each in found if each[0] in placed])
+
+        return self._in_directory(effect.key, act)
+
+    def _settle(self, effect: do.Settle) -> on.Event | None:
+        return self._in_directory(effect.key, lambda directory: directory.settle())
+
+    def _say(self, effect: do.Say) -> on.Event | None:
+        def act(directory: Directory) -> on.Event:
+            out = directory.say(effect.op, self.world.random(16), self.world.wall_ns(), self.who)
+            assert directory.own is not None
+            own = directory.own
+            return on.AppliedRun(effect.key, own.client, own.end, own.running, 0, {}, out.refused, None, own=True)
+
+        return self._in_directory(effect.key, act)
+
+    def _scan(self, effect: do.Scan) -> on.Event | None:
+        return self._in_directory(effect.key, lambda directory: on.Scanned(effect.key, self._seen(directory)))
+
+    def _write_views(self, effect: do.WriteViews) -> on.Event | None:
+        def act(directory: Directory) -> on.Event:
+            directory.views.write(directory.state)
+            return on.ViewsWritten(effect.key)
+
+        return self._in_directory(effect.key, act)
+
+    def _sync(self, effect: do.Sync) -> on.Event | None:
+        def act(directory: Directory) -> None:
+            job = directory.sync_job()
+            self._working[effect.key] = directory
+            self.workers.submit(lambda: _durable(effect.key, job, on.Synced(effect.key)))
+
+        return self._in_directory(effect.key, act)
+
+    def _checkpoint(self, effect: do.WriteCheckpoint) -> on.Event | None:
+        def act(directory: Directory) -> None:
+            checkpoint, job = directory.checkpoint_job()
+            self._working[effect.key] = directory
+            self.workers.submit(lambda: _durable(effect.key, job, _Covered(effect.key, checkpoint)))
+
+        return self._in_directory(effect.key, act)
+
+    def _worker_done(self, event: Any) -> None:
+        key = event.key
+        if isinstance(event, on.Hashed):
+            self.take(event)
+            return
+        directory = self._working.pop(key, None)
+        if key in self._letting_go and directory is not None:
+            self._letting_go.discard(key)
+            directory.close()
+            return
+        if isinstance(event, on.Broke) and directory is not None and _is_gone(directory):
+            event = on.Vanished(key)
+        if isinstance(event, _Covered):
+            covered = {client: position for client, (position, _) in event.checkpoint.clients.items()}
+
+            def act(found: Directory) -> on.Event:
+                found.checkpointed(event.checkpoint)
+                return on.Checkpointed(key, covered)
+
+            event = self._in_directory(key, act)
+        if event is not None:
+            self.take(event)
+
+    def _drop_journal(self, effect: do.DropJournal) -> on.Event | None:
+        def act(directory: Directory) -> None:
+            directory.drop_journal(effect.client)
+            files.forget_replaced(self.disk, directory.at, directory.state, alone=False)
+
+        return self._in_directory(effect.key, act)
+
+    def _hash(self, effect: do.Hash) -> None:
+        directory = self.directories.get(effect.key)
+        if directory is not None:
+            try:
+                fd = self.disk.open(effect.path, READ, directory.at)
+            except OSError:
+                self._events.append(on.Hashed(effect.key, effect.file_id, None))
+                return
+            self.workers.submit(lambda: on.Hashed(effect.key, effect.file_id, _sha256(self.disk, fd)))
+
+    def _release(self, effect: do.Release) -> None:
+        directory = self.directories.pop(effect.key, None)
+        if directory is None:
+            return
+        if self._working.get(effect.key) is directory:
+            self._letting_go.add(effect.key)
+        else:
+            directory.close()
+
+    def _note(self, effect: do.Note) -> None:
+        self.log(effect.level, effect.text)
+
+    def _report(self, effect: do.Report) -> None:
+        self.hub.send(effect.peer, messages.encode((messages.REPORT, effect.number, self.report())))
+
+    def _exit(self, effect: do.Exit) -> None:
+        self.ended = True
+
+    _BRANCHES: dict[type, Any] = {
+        do.Send: _send,
+        do.OpenDirectory: _open,
+        do.Apply: _apply,
+        do.Follow: _follow,
+        do.Commit: _commit,
+        do.Settle: _settle,
+        do.Say: _say,
+        do.Scan: _scan,
+        do.WriteViews: _write_views,
+        do.Sync: _sync,
+        do.WriteCheckpoint: _checkpoint,
+        do.DropJournal: _drop_journal,
+        do.Hash: _hash,
+        do.Release: _release,
+        do.Note: _note,
+        do.Report: _report,
+        do.Exit: _exit,
+    }
+
+
+class _Covered:
+    """A checkpoint was written by a worker; the directory has still to be told."""
+
+    def __init__(self, key: on.Key, checkpoint: Checkpoint) -> None:
+        self.key, self.checkpoint = key, checkpoint
+
+
+def _durable(key: on.Key, job: Callable[[], None], done: Any) -> Any:
+    try:
+        job()
+    except OSError as error:
+        # Whatever it was, the disk did not say yes: it counts as power loss, and the same fsync is never asked again.
+        return on.Broke(key, f"could not be made durable: {error.strerror or error}", distrust=True)
+    return done
+
+
+def _is_gone(directory: Directory) -> bool:
+    try:
+        return directory.is_gone()
+    except OSError:
+        return False
+
+
+def _sha256(disk: Disk, fd: int) -> str | None:
+    digest = hashlib.sha256()
+    offset = 0
+    try:
+        while chunk := disk.pread(fd, _HASH_BYTES, offset):
+            digest.update(chunk)
+            offset += len(chunk)
+    except OSError:
+        return None
+    finally:
+        disk.close(fd)
+    return digest.hexdigest()

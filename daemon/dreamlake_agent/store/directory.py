@@ -1,0 +1,373 @@
+"""A session directory that this agent owns: recovered, applied to, committed, made durable.
+
+The order of things, everywhere: rows, then the commit that names their journal bytes, then the files' places, then the ack.
+What is fsynced when: ``sync_job`` makes journals and commits durable, ``checkpoint_job`` everything; both are run by a worker
+while the loop goes on, on descriptors and names of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake.journal import Journal as OwnJournal
+from dreamlake.reader.commits import (
+    CHECKPOINT,
+    COMMITS,
+    Checkpoint,
+    Commit,
+    LogMark,
+    Positions,
+    Run,
+    encode_checkpoint,
+    encode_commit,
+    encode_commits_header,
+)
+from dreamlake.reader.replay import Loaded, committed, load
+from dreamlake.reader.segments import JOURNALS, Segment, journals, segment_path, whole_run
+from dreamlake.wire import codec, jsons
+from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
+from dreamlake.world.disk import READ, READ_APPEND, Disk, replace_file, sync_folder, write_all
+from dreamlake_agent.store import files
+from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of
+from dreamlake_agent.store.rows import Rows
+from dreamlake_agent.store.views import MAIN_VIEWS, Views
+
+# Past this a new commits.log is begun at the next checkpoint.
+COMMITS_ROTATE_BYTES = 1 << 20
+
+Job = Callable[[], None]
+
+
+class Unseen(Exception):
+    """The directory at that path is not the one the client means: another mount, a container."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A client's journal as it stands in the directory."""
+
+    client: bytes
+    made: int
+    end: int
+    by: dict[str, Any]
+
+
+class Directory:
+    """One owned session directory. Not thread-safe: the loop's alone, but for the jobs it hands out."""
+
+    def __init__(self, disk: Disk, at: int, owner: Owner, origin: str, *, distrust: bool = False) -> None:
+        self.disk, self.at, self.owner = disk, at, owner
+        self.warnings: list[str] = []
+        self.cuts = CutFolder(disk, at)
+        loaded = load(disk, at, origin)
+        self.origin = loaded.state.origin
+        self.state: State = loaded.state
+        self.positions: Positions = loaded.positions
+        self.covered: Positions = dict(loaded.checkpoint.clients) if loaded.checkpoint else {}
+        self.segments: dict[bytes, list[Segment]] = loaded.segments
+        self.rows = Rows(disk, at, loaded.marks, self.cuts, distrust=distrust)
+        self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
+        self._loaded = loaded
+        self._pending = Applied()
+        self._runs: list[Run] = []
+        self._recent: list[Commit] = []  # since the last checkpoint began
+        self._unsynced: set[bytes] = set()
+        self._commits = -1
+        self._commits_bytes = self._commits_running = 0
+        self._base_durable = False
+        self.own: OwnJournal | None = None
+        # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
+        self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
+        self.seq = loaded.seq
+
+    # ── opening ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def open(
+        cls, disk: Disk, path: str, key: tuple[int, int], who: dict[str, Any], fresh: str, *, distrust: bool = False
+    ) -> Directory:
+        """Own the directory at ``path`` and bring it to where its journals were committed.
+
+        Raises :class:`Unseen`, :class:`~dreamlake_agent.store.owner.OwnedElsewhere`,
+        :class:`~dreamlake.reader.baseline.DamagedView` or :class:`OSError`; nothing was written then but the owner's file.
+        """
+        try:
+            at = disk.root(path)
+        except OSError as error:
+            raise Unseen(f"{path}: {error.strerror}") from None
+        owner: Owner | None = None
+        try:
+            found = disk.fstat(at)
+            if (found.dev, found.ino) != key:
+                raise Unseen(f"{path} is another directory here than it is for the client")
+            owner = acquire(disk, at, who)
+            directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=distrust)
+            directory._recover()
+            return directory
+        except BaseException:
+            if owner is not None:
+                disk.close(owner.fd)
+            disk.close(at)
+            raise
+
+    def _recover(self) -> None:
+        loaded = self._loaded
+        self.warnings += loaded.warnings
+        for folder in ("logs", "tracks", "files", ".dreamlake/incoming"):
+            self.disk.mkdirs(folder, self.at)
+        if loaded.checkpoint is None:
+            self._begin(loaded)
+        else:
+            for _commit, out in committed(self.disk, self.at, loaded):
+                self._write_rows(out)
+            self.warnings += [each for each in loaded.warnings if each not in self.warnings]
+            self.seq = loaded.seq
+            self._continue_commits(loaded)
+            if self._distrusted:
+                self._rewrite()
+        files.place_new(self.disk, self.at, self.state)
+        self.views.check(self.state)
+
+    def _begin(self, loaded: Loaded) -> None:
+        """The first owner: what stands there becomes record 0, then the first checkpoint and commits.log."""
+        if loaded.baseline is not None:
+            for log, row in loaded.baseline.imports:
+                self.rows.append(log, jsons.encode(row) + b"\n")
+            self.views.import_known(list(MAIN_VIEWS))
+        self.rows.settle()
+        replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=False)
+        self._new_commits([], durable=False)
+        self.covered = dict(self.positions)
+
+    def _rewrite(self) -> None:
+        """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything else."""
+        checkpoint, job = self.checkpoint_job()
+        job()
+        self.checkpointed(checkpoint)
+        self._new_commits([], durable=True)
+
+    def _continue_commits(self, loaded: Loaded) -> None:
+        log = loaded.commit_log
+        if log is None or log.next_seq < loaded.seq:
+            self._new_commits([], durable=True)
+            return
+        fd = self.disk.open(COMMITS, READ_APPEND, self.at)
+        size = self.disk.fstat(fd).size
+        end, running = log.end_before(loaded.seq)
+        if size > end:
+            self.disk.truncate(fd, end)
+        self._commits, self._commits_bytes, self._commits_running = fd, end, running
+        self._recent = [commit for commit in log.commits if commit.seq < loaded.seq]
+
+    def _new_commits(self, commits: list[Commit], *, durable: bool, clients: Positions | None = None) -> None:
+        first = commits[0].seq if commits else self.seq
+        data, running = encode_commits_header(first, self.positions if clients is None else clients, self.origin)
+        for commit in commits:
+            record, running = encode_commit(commit, running)
+            data += record
+        replace_file(self.disk, COMMITS, data, self.at, durable=durable)
+        if self._commits >= 0:
+            self.disk.close(self._commits)
+        self._commits = self.disk.open(COMMITS, READ_APPEND, self.at)
+        self._commits_bytes, self._commits_running = len(data), running
+
+    # ── applying ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def position(self, client: bytes) -> tuple[int, int]:
+        """Where that client's stream was applied to, and its running checksum there."""
+        return self.positions.get(client) or (0, codec.seed(client))
+
+    def apply(self, client: bytes, data: bytes, running: int) -> Applied:
+        """Apply a run that continues the client's stream: the state moves on now, the disk at ``commit``."""
+        start, _ = self.position(client)
+        out = Applied(rows=self._pending.rows, stale=self._pending.stale)
+        apply_run(self.state, client, codec.operations(data), out)
+        end = start + len(data)
+        self.positions[client] = (end, running)
+        self._runs.append(Run(client, start, end, running, tuple(out.refused)))
+        return out
+
+    def commit(self) -> list[str]:
+        """Write the rows of every run applied since the last commit, then the commit; returns the ids of files placed."""
+        if not self._runs:
+            return []
+        pending, runs = self._pending, self._runs
+        self._pending, self._runs = Applied(), []
+        self._write_rows(pending)
+        commit = Commit(self.seq, tuple(runs))
+        record, running = encode_commit(commit, self._commits_running)
+        write_all(self.disk, self._commits, record)
+        self._commits_bytes += len(record)
+        self._commits_running = running
+        self._recent.append(commit)
+        self.seq += 1
+        self._unsynced.update(run.client for run in runs)
+        return files.place_new(self.disk, self.at, self.state) if self.state.incoming else []
+
+    def _write_rows(self, out: Applied) -> None:
+        for log, lines in out.rows.items():
+            if lines:
+                self.rows.append(log, b"".join(lines))
+        self.views.stale |= out.stale
+
+    def settle(self) -> None:
+        """The journals that were here at the opening are applied: cut what none of them brought."""
+        self.rows.settle()
+
+    # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def journals(self) -> list[Journal]:
+        """Every journal in the directory that may still hold something, oldest first."""
+        self.segments = journals(self.disk, self.at)
+        return [
+            Journal(client, segments[0].made, segments[-1].end, segments[-1].by)
+            for client, segments in self.segments.items()
+            if self.own is None or client != self.own.client
+        ]
+
+    def say(self, op: tuple[Any, ...], client: bytes, made: int, by: dict[str, Any]) -> Applied:
+        """Put an operation of the agent's own into its journal here (begun as ``client`` when there is none yet), and
+        apply it."""
+        if self.own is None:
+            self.own = OwnJournal(self.disk, self.at, client, made, by)
+        start = self.own.end
+        end = self.own.append(op)
+        return self.apply(self.own.client, self.own.read(start, end), self.own.running)
+
+    def is_finished(self, client: bytes) -> bool:
+        return client not in self.positions and client.hex() in self.state.clients
+
+    def follow(self, client: bytes, limit: int) -> tuple[bytes, int]:
+        """What the client's journal holds beyond its position: (whole records, running checksum after them)."""
+        segments = self.segments.get(client)
+        if not segments:
+            return b"", 0
+        position, running = self.position(client)
+        data, after, damaged = whole_run(self.disk, self.at, segments, position, running, limit)
+        if damaged and not data:
+            note = f"{segment_path(client, segments[-1].number)} is damaged after byte {position} of its stream"
+            if note not in self.warnings:
+                self.warnings.append(note)
+        return data, after
+
+    def drop_journal(self, client: bytes) -> None:
+        """Unlink a journal that is wholly covered and whose writer has gone."""
+        for segment in self.segments.pop(client, []):
+            try:
+                self.disk.unlink(segment.path, self.at)
+            except FileNotFoundError:
+                pass
+        self.positions.pop(client, None)
+        self.covered.pop(client, None)
+        self._unsynced.discard(client)
+        self._distrusted.discard(client)
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether syncing journals can no longer make them durable, so that only a checkpoint can."""
+        return bool(self._distrusted)
+
+    def is_gone(self) -> bool:
+        """Whether a person removed the directory (or its .dreamlake) under us."""
+        return self.disk.fstat(self.owner.fd).nlink == 0
+
+    # ── making it last ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sync_job(self) -> Job:
+        """A job after which everything committed by now survives power loss, at its present index."""
+        disk, at = self.disk, self.at
+        wanted, self._unsynced = self._unsynced - self._distrusted, set()
+        base_durable, self._base_durable = self._base_durable, True
+
+        def job() -> None:
+            names = disk.listdir(JOURNALS, at)
+            for client in wanted:
+                mine = [name for name in names if name.startswith(client.hex())]
+                if not mine:
+                    raise FileNotFoundError(f"the journal of {client.hex()} is gone before it was covered")
+                for name in mine:
+                    _fsync(disk, f"{JOURNALS}/{name}", at)
+            sync_folder(disk, JOURNALS, at)
+            _fsync(disk, COMMITS, at)
+            if not base_durable:
+                for path in (CHECKPOINT, ORIGIN, *HISTORIES):
+                    _fsync(disk, path, at, missing_ok=True)
+                sync_folder(disk, ".dreamlake", at)
+                sync_folder(disk, ".", at)
+
+        return job
+
+    def _checkpoint(self) -> Checkpoint:
+        tails = {track.log: track.tail for track in self.state.tracks.values()}
+        tails[LOGS_LOG] = self.state.logs
+        marks: dict[str, LogMark] = self.rows.marks(tails)
+        return Checkpoint(self.seq, self.origin, marks, dict(self.positions), dict(self.views.known))
+
+    def checkpoint_job(self) -> tuple[Checkpoint, Job]:
+        """A job that makes everything durable and writes the checkpoint; :meth:`checkpointed` follows it."""
+        self.views.write(self.state)
+        checkpoint = self._checkpoint()
+        sync = self.sync_job()
+        logs, self.rows.dirty = self.rows.dirty, set()
+        views, self.views.dirty = self.views.dirty, set()
+        placed = [path for _id, path in files.unhashed(self.state)]
+        data = encode_checkpoint(checkpoint)
+        disk, at = self.disk, self.at
+
+        def job() -> None:
+            sync()
+            folders = {"."}
+            for path in (*sorted(logs), *sorted(views), *placed):
+                _fsync(disk, path, at, missing_ok=True)
+                while path:
+                    path = path.rpartition("/")[0]
+                    folders.add(path or ".")
+            for folder in sorted(folders):
+                sync_folder(disk, folder, at)
+            replace_file(disk, CHECKPOINT, data, at, durable=True)
+
+        return checkpoint, job
+
+    def checkpointed(self, checkpoint: Checkpoint) -> None:
+        """The job is done: what it covers may be forgotten."""
+        self.covered = dict(checkpoint.clients)
+        self._recent = [commit for commit in self._recent if commit.seq >= checkpoint.seq]
+        if self._commits_bytes > COMMITS_ROTATE_BYTES:
+            clients = checkpoint.clients if self._recent else None
+            self._new_commits(self._recent, durable=True, clients=clients)
+        kept = self.cuts.review()
+        self.warnings += [f"rows that no journal brought again are kept in {path}" for path in kept]
+
+    def take_warnings(self) -> list[str]:
+        """What a person should know, once."""
+        found = [*self.warnings, *self.rows.warnings, *self.views.warnings]
+        self.warnings, self.rows.warnings, self.views.warnings = [], [], []
+        return found
+
+    def close(self) -> None:
+        """Let go of everything, the ownership last."""
+        if self.own is not None:
+            self.own.close(covered=self.covered.get(self.own.client, (0, 0))[0] >= self.own.end)
+        self.rows.close()
+        if self._commits >= 0:
+            self.disk.close(self._commits)
+        self.disk.close(self.owner.fd)
+        self.disk.close(self.at)
+
+
+def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:
+    try:
+        fd = disk.open(path, READ, at)
+    except FileNotFoundError:
+        if missing_ok:
+            return
+        raise
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+

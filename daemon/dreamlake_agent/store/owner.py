@@ -1,0 +1,80 @@
+"""The owner: exactly one agent writes a session directory.
+
+``.dreamlake/owner`` is locked (flock) by the agent that owns the directory for as long as it does, and says who that is. Before
+the lock is held nothing is cut, written or renamed. A record without a lock is history.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake.world.disk import CREATE, READ_APPEND, Disk, read_file, replace_file, write_all
+
+OWNER = ".dreamlake/owner"
+ORIGIN = ".dreamlake/origin"
+_RECORD_BYTES_MAX = 64 << 10
+
+
+class OwnedElsewhere(Exception):
+    """Another agent owns the directory; ``record`` is what it says of itself."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        super().__init__(f"owned by pid {record.get('pid')} on {record.get('host')}")
+        self.record = record
+
+
+@dataclass
+class Owner:
+    """A directory that is ours until the descriptor is closed."""
+
+    fd: int
+    epoch: int
+
+
+def acquire(disk: Disk, at: int, who: dict[str, Any]) -> Owner:
+    """Own the directory open as ``at``, or raise :class:`OwnedElsewhere`."""
+    disk.mkdirs(".dreamlake/journals", at)
+    while True:
+        fd = disk.open(OWNER, READ_APPEND | CREATE, at)
+        try:
+            if not disk.lock(fd):
+                raise OwnedElsewhere(read_record(disk, at) or {})
+            # Somebody may have removed the file between our open and our lock: a lock on a file without a name is none.
+            try:
+                same = disk.stat(OWNER, at).ino == disk.fstat(fd).ino
+            except FileNotFoundError:
+                same = False
+            if not same:
+                disk.close(fd)
+                continue
+            epoch = int((read_record(disk, at) or {}).get("epoch", 0)) + 1
+            disk.truncate(fd, 0)
+            write_all(disk, fd, json.dumps({**who, "epoch": epoch}).encode() + b"\n")
+            return Owner(fd, epoch)
+        except BaseException:
+            disk.close(fd)
+            raise
+
+
+def read_record(disk: Disk, at: int) -> dict[str, Any] | None:
+    """What the owner's file says; None when there is none, or it is half written."""
+    try:
+        found = json.loads(read_file(disk, OWNER, at, _RECORD_BYTES_MAX))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def origin_of(disk: Disk, at: int, fresh: str) -> str:
+    """The directory's identity: made once, by its first owner, and never again."""
+    try:
+        found = read_file(disk, ORIGIN, at, 4096).decode("ascii", "replace").strip()
+        if len(found) == 32 and all(character in "0123456789abcdef" for character in found):
+            return found
+    except FileNotFoundError:
+        pass
+    replace_file(disk, ORIGIN, fresh.encode() + b"\n", at, durable=True)
+    return fresh
+

@@ -1,0 +1,137 @@
+"""Rows: the logs of a directory, appended.
+
+Each log is as long as its rows say, whatever the file says: a file that is longer holds what an earlier owner wrote and did
+not commit. What replay or a journal then brings is compared with it, and where the bytes agree nothing is written; at the
+first byte that differs, and at ``settle``, the rest is cut.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from dreamlake.reader.commits import LogMark
+from dreamlake.wire.state import Tail
+from dreamlake.world.disk import CREATE, READ_APPEND, Disk, write_all
+from dreamlake_agent.store.cut import CutFolder
+
+OPEN_FILES_MAX = 128  # descriptors of logs kept open per directory
+
+
+@dataclass
+class _Log:
+    size: int
+    crc: int
+    # where the file ends, as long as that is beyond ``size``
+    unverified: int = 0
+    checked: bool = False
+
+
+class Rows:
+    """The logs of one directory; only its owner has one."""
+
+    def __init__(self, disk: Disk, at: int, marks: dict[str, LogMark], cuts: CutFolder, *, distrust: bool) -> None:
+        self._disk, self._at, self._cuts = disk, at, cuts
+        # After a failed fsync the page cache may show bytes that the disk never got: write them again.
+        self._distrust = distrust
+        self._logs = {log: _Log(mark.size, mark.crc) for log, mark in marks.items()}
+        self._fds: OrderedDict[str, int] = OrderedDict()
+        self.dirty: set[str] = set()
+        self.warnings: list[str] = []
+
+    def append(self, log: str, data: bytes) -> None:
+        """Add whole lines to a log. After an :class:`OSError` the directory must be recovered."""
+        found = self._logs.get(log)
+        if found is None:
+            found = self._logs[log] = _Log(0, 0)
+        fd = self._descriptor(log, found)
+        self.dirty.add(log)
+        if found.unverified and not self._agrees(fd, found, data):
+            self._cut(log, fd, found)
+        if not found.unverified:
+            write_all(self._disk, fd, data)
+        found.size += len(data)
+        found.crc = zlib.crc32(data, found.crc)
+        if found.unverified and found.unverified <= found.size:
+            found.unverified = 0
+
+    def _agrees(self, fd: int, found: _Log, data: bytes) -> bool:
+        if self._distrust or found.size + len(data) > found.unverified:
+            return False
+        return self._disk.pread(fd, len(data), found.size) == data
+
+    def _cut(self, log: str, fd: int, found: _Log) -> None:
+        self._cuts.cut(log, fd, found.size, found.unverified)
+        found.unverified = 0
+
+    def _descriptor(self, log: str, found: _Log) -> int:
+        fd = self._fds.get(log)
+        if fd is not None:
+            self._fds.move_to_end(log)
+            return fd
+        try:
+            fd = self._disk.open(log, READ_APPEND | CREATE, self._at)
+        except FileNotFoundError:
+            self._disk.mkdirs(log.rpartition("/")[0], self._at)
+            fd = self._disk.open(log, READ_APPEND | CREATE, self._at)
+        try:
+            self._compare(log, fd, found)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        self._fds[log] = fd
+        while len(self._fds) > OPEN_FILES_MAX:
+            self._disk.close(self._fds.popitem(last=False)[1])
+        return fd
+
+    def _compare(self, log: str, fd: int, found: _Log) -> None:
+        """Hold what we know of a log against the file: it may be longer (see above), or a person may have cut it."""
+        size = self._disk.fstat(fd).size
+        if size > found.size:
+            found.unverified = size
+        elif size < found.size:
+            self.warnings.append(f"{log} is {found.size - size} bytes shorter than it was; its numbers go on")
+            found.size, found.crc = size, self._checksum(fd, size)
+            if size and self._disk.pread(fd, 1, size - 1) != b"\n":
+                # Cut in the middle of a line: the next row must not be glued to it.
+                last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
+                found.size = max(0, size - (1 << 20)) + last
+                found.crc, found.unverified = self._checksum(fd, found.size), size
+
+    def _checksum(self, fd: int, size: int) -> int:
+        crc = offset = 0
+        while offset < size and (chunk := self._disk.pread(fd, min(1 << 20, size - offset), offset)):
+            crc = zlib.crc32(chunk, crc)
+            offset += len(chunk)
+        return crc
+
+    def settle(self) -> None:
+        """Every journal has been heard: what is still beyond a log's rows was never anybody's returned call."""
+        for log, found in self._logs.items():
+            if not found.checked:
+                found.checked = True
+                try:
+                    size = self._disk.stat(log, self._at).size
+                except OSError:
+                    size = 0
+                if size != found.size:
+                    fd = self._descriptor(log, found)
+                    if found.unverified:
+                        self._cut(log, fd, found)
+
+    def marks(self, tails: dict[str, Tail]) -> dict[str, LogMark]:
+        """Size, checksum and tail of every log now, for a checkpoint."""
+        none = Tail()
+        return {
+            log: LogMark(found.size, found.crc, _copy(tails.get(log, none))) for log, found in self._logs.items()
+        }
+
+    def close(self) -> None:
+        for fd in self._fds.values():
+            self._disk.close(fd)
+        self._fds.clear()
+
+
+def _copy(tail: Tail) -> Tail:
+    return Tail(tail.rows, tail.next, tail.time)

@@ -1,0 +1,122 @@
+"""Views: the JSON files that show the state, rewritten in one step, never over what a person wrote.
+
+A view on disk is ours when its checksum is that of the last one we wrote, or when it shows the state after some row of its
+history (the agent may die between writing a view and writing down that it did). Anything else is an edit by hand, or damage:
+it is kept in ``cut/`` and reported before the view is written.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from dreamlake.reader.baseline import VIEW_BYTES_MAX
+from dreamlake.reader.lines import Lines
+from dreamlake.wire import jsons
+from dreamlake.wire.state import (
+    FILES_LOG,
+    FILES_VIEW,
+    PARAMETERS_LOG,
+    PARAMETERS_VIEW,
+    SESSION_LOG,
+    SESSION_VIEW,
+    State,
+    fold,
+    view,
+)
+from dreamlake.world.disk import Disk, read_file, replace_file
+from dreamlake_agent.store.cut import CutFolder
+
+MAIN_VIEWS = {SESSION_VIEW: SESSION_LOG, PARAMETERS_VIEW: PARAMETERS_LOG, FILES_VIEW: FILES_LOG}
+# What a track's view says that its history does not: it moves with every point.
+_MOVING = {"totalDataPoints", "nextIndex", "updatedAt"}
+
+
+class Views:
+    """The views of one directory; only its owner has one."""
+
+    def __init__(self, disk: Disk, at: int, known: dict[str, int], cuts: CutFolder) -> None:
+        self._disk, self._at, self._cuts = disk, at, cuts
+        # view → CRC-32 of what we last wrote there
+        self.known = dict(known)
+        # view → (inode, mtime, size) right after we wrote it
+        self._ours: dict[str, tuple[int, int, int]] = {}
+        self.stale: set[str] = set()
+        self.dirty: set[str] = set()
+        self.warnings: list[str] = []
+
+    def write(self, state: State, most: int | None = None) -> None:
+        """Write the stale views, at most ``most`` of them."""
+        for path in sorted(self.stale)[:most]:
+            shown = view(state, path)
+            if shown is not None:
+                self._write(state, path, _render(shown))
+            self.stale.discard(path)
+
+    def _write(self, state: State, path: str, data: bytes) -> None:
+        self._keep_what_is_not_ours(state, path)
+        try:
+            replace_file(self._disk, path, data, self._at, durable=False)
+        except FileNotFoundError:
+            self._disk.mkdirs(path.rpartition("/")[0], self._at)
+            replace_file(self._disk, path, data, self._at, durable=False)
+        self.known[path] = zlib.crc32(data)
+        self._ours[path] = self._identity(path)
+        self.dirty.add(path)
+
+    def _identity(self, path: str) -> tuple[int, int, int]:
+        found = self._disk.stat(path, self._at)
+        return found.ino, found.mtime_ns, found.size
+
+    def _keep_what_is_not_ours(self, state: State, path: str) -> None:
+        try:
+            if self._identity(path) == self._ours.get(path):
+                return
+            data = read_file(self._disk, path, self._at, VIEW_BYTES_MAX)
+        except FileNotFoundError:
+            return
+        if zlib.crc32(data) == self.known.get(path) or self._shows_some_row(state, path, data):
+            return
+        aside = self._cuts.keep(path, data)
+        self.warnings.append(f"{path} was edited or damaged by somebody else; what it said is kept in {aside}")
+
+    def _shows_some_row(self, state: State, path: str, data: bytes) -> bool:
+        try:
+            found = jsons.loads(data)
+        except ValueError:
+            return False
+        if path not in MAIN_VIEWS:
+            return isinstance(found, dict) and _still(found) == _still(view(state, path) or {})
+        past = State(state.origin)
+        for row in Lines(self._disk, self._at, MAIN_VIEWS[path]).rows():
+            fold(past, MAIN_VIEWS[path], row)
+            if found == view(past, path):
+                return True
+        return False
+
+    def check(self, state: State) -> None:
+        """After recovery: the main views that do not show the state are stale."""
+        for path in MAIN_VIEWS:
+            shown = view(state, path)
+            try:
+                data: bytes | None = read_file(self._disk, path, self._at, VIEW_BYTES_MAX)
+            except (FileNotFoundError, NotADirectoryError):
+                data = None
+            if shown is not None and data != _render(shown):
+                self.stale.add(path)
+
+    def import_known(self, paths: list[str]) -> None:
+        """A first owner takes the views that stand there as they are: their content is record 0 of the histories."""
+        for path in paths:
+            try:
+                self.known[path] = zlib.crc32(read_file(self._disk, path, self._at, VIEW_BYTES_MAX))
+            except OSError:
+                pass
+
+
+def _render(shown: dict[str, Any]) -> bytes:
+    return jsons.pretty(shown)
+
+
+def _still(shown: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in shown.items() if key not in _MOVING}

@@ -1,0 +1,131 @@
+"""Configuration: every environment variable, place and limit, with its unit.
+
+=========================  =========================================================================================
+``DREAMLAKE_HOME``         folder of the agent's socket and state; when set, the only place where an agent is looked for
+``DREAMLAKE_LOCAL_PATH``   root of sessions that name none (default ``.dreamlake`` in the working directory)
+``DREAMLAKE_MODE``         ``disabled``: every call is a no-op
+``DREAMLAKE_STRICT``       ``1``: a call that could not be kept raises :class:`~dreamlake.errors.JournalLost`
+``DREAMLAKE_AGENT``        ``never``: do not start an agent; one that runs is used
+=========================  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+
+# ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
+BATCH_BYTES = 256 << 10  # one message of journal bytes
+POLL_BUSY_SECONDS = 0.004  # how often the link looks at the journal while there is traffic
+POLL_IDLE_SECONDS = 0.08  # and when there is none
+ASK_SECONDS = 1.0  # unacked operations are asked about this often
+SILENCE_SECONDS = 3.0  # an agent that says nothing for so long is looked for anew
+CLOSE_SECONDS = 5.0  # close() waits this long at most
+EXIT_SECONDS = 3.0  # each session at interpreter exit
+FLUSH_SECONDS = 30.0  # flush() and reads, by default
+RECEIPT_SECONDS = 30.0  # touching a receipt
+OPEN_SECONDS = 10.0  # open() waits this long for an agent to be ready
+RECEIPT_SPANS_MAX = 1 << 16  # index ranges kept for receipts, per session and process
+FILE_BYTES_MAX = 5 << 40  # one uploaded file: the largest object S3 takes (5 TiB)
+
+# ── the agent ───────────────────────────────────────────────────────────────────────────────────────────────────────
+TICK_SECONDS = 0.05
+VIEW_SECONDS = 1.0  # views are rewritten this often at most
+SYNC_SECONDS = 1.0  # journals and commits are fsynced this often while busy
+CHECKPOINT_SECONDS = 60.0  # a checkpoint at least so often while operations come
+CHECKPOINT_QUIET_SECONDS = 1.0  # and when none have come for this long
+CHECKPOINT_BYTES = 32 << 20  # and after so many journal bytes: what a recovery replays at most
+SCAN_SECONDS = 1.0  # journals/ of an owned directory is looked at this often
+RELEASE_SECONDS = 2.0  # a directory nobody has open is let go after this
+HEARD_SECONDS = 3.0  # a client that says nothing for so long is followed through its file
+RETRY_SECONDS = (0.25, 3.0)  # a directory in trouble is tried again: first, and at most
+STOP_SECONDS = 20.0  # stop drains this long at most
+TURN_BYTES = 4 << 20  # messages heard before a commit
+VIEWS_PER_TICK = 200
+FOLLOW_BYTES = 256 << 10
+CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
+CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most
+LOG_BYTES = 4 << 20  # agent.log is rotated past this
+
+AGENT_SOCKET = "agent.sock"
+_SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
+
+
+class Insecure(OSError):
+    """A folder that another user could change: nothing of ours is put there."""
+
+
+def own_folder(path: str) -> str:
+    """A folder that is ours alone (0700), made when missing. :class:`Insecure` when it is somebody else's."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise Insecure(error.errno, f"cannot make the folder {path}: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise Insecure(f"{path} is not a folder of yours: remove it, or set DREAMLAKE_HOME to another place")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        try:
+            os.chmod(path, 0o700)
+        except OSError as error:
+            raise Insecure(error.errno, f"cannot make {path} private: {error.strerror}") from None
+    return path
+
+
+def runtime_folders() -> list[str]:
+    """Where an agent's socket may be, best first. A login shell and a batch job see different environments, so all are
+    looked in before an agent is started."""
+    home = os.environ.get("DREAMLAKE_HOME")
+    if home:
+        return [os.path.abspath(home)]
+    uid = os.getuid()
+    places = [f"/run/user/{uid}", f"/tmp/dreamlake-{uid}"]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        places.insert(0, os.path.abspath(runtime))
+    found: list[str] = []
+    for place in places:
+        folder = place if place.startswith("/tmp/") else os.path.join(place, "dreamlake")
+        if (os.path.isdir(place) or place.startswith("/tmp/")) and folder not in found:
+            found.append(folder)
+    return found
+
+
+def socket_path(folder: str) -> str:
+    """The socket of the agent of a runtime folder. A path longer than a socket's may be stands for itself in
+    ``/tmp/dreamlake-UID``, the same for everybody who is told the same folder."""
+    path = os.path.join(folder, AGENT_SOCKET)
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+        return path
+    name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    return os.path.join(f"/tmp/dreamlake-{os.getuid()}", f"{name}.sock")
+
+
+def state_folder() -> str:
+    """Logs and registries of this host's agent; per host, because a home may be shared by many."""
+    home = os.environ.get("DREAMLAKE_HOME")
+    if home:
+        base = os.path.abspath(home)
+    else:
+        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        base = os.path.join(state, "dreamlake")
+    return os.path.join(base, socket.gethostname())
+
+
+def local_root() -> str:
+    """The root of sessions that name none."""
+    return os.environ.get("DREAMLAKE_LOCAL_PATH") or ".dreamlake"
+
+
+def is_disabled() -> bool:
+    return os.environ.get("DREAMLAKE_MODE") == "disabled"
+
+
+def is_strict() -> bool:
+    return os.environ.get("DREAMLAKE_STRICT") == "1"
+
+
+def may_start_agent() -> bool:
+    return os.environ.get("DREAMLAKE_AGENT") != "never"

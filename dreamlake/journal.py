@@ -1,0 +1,237 @@
+"""The journal: this process's operations on disk, one ``write(2)`` a call.
+
+A journal is a stream of records in segments (:mod:`dreamlake.reader.segments`). ``append`` has returned when the kernel has
+the bytes: they survive SIGKILL of everybody, and power loss once ``sync`` has returned. The agent keeps journals of its own
+for what it finds out itself; it is this class too.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dreamlake.reader.segments import JOURNALS, encode_header, segment_path
+from dreamlake.wire import codec
+from dreamlake.world.disk import NEW, READ_APPEND, Disk, sync_folder
+
+# A new segment is begun past this, so that what is covered can be unlinked while the rest is written.
+SEGMENT_BYTES = 16 << 20
+# The sender may cut its batches at these places only: every so many bytes the end of a record is written down.
+MARK_BYTES = 64 << 10
+
+
+class JournalFull(OSError):
+    """The journal could not take an operation: the disk is full, gone, or read-only. Nothing of it was kept."""
+
+
+class Journal:
+    """The stream of one client. Safe from any number of threads of one process; not across a fork."""
+
+    def __init__(self, disk: Disk, at: int, client: bytes, made: int, by: dict[str, Any]) -> None:
+        """Begin a journal in the session directory open as ``at``; raises :class:`OSError` when that cannot be."""
+        self.client = client
+        self.lock = threading.Lock()
+        # The stream: how far it goes, and its running checksum there.
+        self.end = 0
+        self.running = codec.seed(client)
+        self.synced = self.covered = 0
+        self._failed_at = 0
+        self._syncing = False
+        self._disk, self._at = disk, at
+        self._made, self._by = made, by
+        self.pack = codec.packer().pack
+        self._write: Callable[[int, bytes], int] = disk.write
+        self._fd = -1
+        # (base, number, header bytes, descriptor) of every segment not yet dropped; the last is being written
+        self._segments: list[tuple[int, int, int, int]] = []
+        self._number = 0
+        self._room = 0
+        self._marks: list[int] = []
+        self._next_mark = MARK_BYTES
+        self._begin_segment()
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def append(self, op: tuple[Any, ...]) -> int:
+        """Keep one operation; returns its end in the stream. Raises :class:`JournalFull` and keeps nothing of it when the
+        disk does not take it, :class:`ValueError` for an operation over ``OP_BYTES_MAX``."""
+        with self.lock:
+            return self.put(self.pack(op))
+
+    def put(self, payload: bytes) -> int:
+        """``append`` of a packed operation by a caller who holds ``lock``."""
+        if len(payload) > codec.OP_BYTES_MAX:
+            raise ValueError(
+                f"one call of {len(payload)} bytes is over the limit of {codec.OP_BYTES_MAX}: upload a file instead"
+            )
+        record, running = codec.frame(payload, self.running)
+        size = len(record)
+        if self._room < size or self._fd < 0:
+            self._begin_segment()
+        try:
+            written = self._write(self._fd, record)
+        except OSError as error:
+            self._cut_back()
+            raise JournalFull(error.errno, error.strerror) from error
+        if written != size:
+            self._finish(record, written)
+        self.running = running
+        self._room -= size
+        end = self.end = self.end + size
+        if end >= self._next_mark:
+            self._marks.append(end)
+            self._next_mark = end + MARK_BYTES
+        return end
+
+    def _finish(self, record: bytes, written: int) -> None:
+        """Write the rest after a short write, or cut the beginning back: half a record must not stand in the way."""
+        try:
+            while written < len(record):
+                more = self._write(self._fd, record[written:])
+                if more <= 0:
+                    raise OSError("write made no progress")
+                written += more
+        except OSError as error:
+            self._cut_back()
+            raise JournalFull(error.errno, error.strerror) from error
+
+    def _cut_back(self) -> None:
+        base, _number, start, fd = self._segments[-1]
+        try:
+            if self._disk.fstat(fd).size > start + self.end - base:
+                self._disk.truncate(fd, start + self.end - base)
+        except OSError:
+            # It stays torn: the stream goes on in a new segment, whose base says where this one ended.
+            self._fd = -1
+
+    def _begin_segment(self) -> None:
+        header = encode_header(self.client, self._number, self.end, self.running, self._made, self._by)
+        path = segment_path(self.client, self._number)
+        try:
+            fd = self._disk.open(path, READ_APPEND | NEW, self._at)
+        except OSError as error:
+            raise JournalFull(error.errno, error.strerror) from error
+        try:
+            # The lock is how the agent sees that somebody still writes here; the kernel lets go of it with the process.
+            self._disk.lock(fd)
+            if self._disk.write(fd, header) != len(header):
+                raise OSError("short write")
+        except OSError as error:
+            self._disk.close(fd)
+            try:
+                self._disk.unlink(path, self._at)
+            except OSError:
+                self._number += 1
+            raise JournalFull(error.errno, error.strerror) from error
+        self._segments.append((self.end, self._number, len(header), fd))
+        self._number += 1
+        self._fd = fd
+        self._room = SEGMENT_BYTES
+
+    # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def cut_point(self, position: int, limit: int) -> int:
+        """The furthest end of a record that is at most ``limit`` bytes after ``position`` (or the next one beyond it)."""
+        end = self.end
+        if end - position <= limit:
+            return end
+        at = bisect.bisect_right(self._marks, position + limit)
+        if at and self._marks[at - 1] > position:
+            return self._marks[at - 1]
+        return self._marks[at] if at < len(self._marks) else end
+
+    def read(self, position: int, end: int) -> bytes:
+        """The bytes of the stream from ``position`` to ``end``, wherever the segments part them."""
+        with self.lock:
+            segments = list(self._segments)
+        return self._read(segments, position, end)
+
+    def read_locked(self, position: int, end: int) -> bytes:
+        """``read`` by a caller who holds ``lock``."""
+        return self._read(self._segments, position, end)
+
+    def _read(self, segments: list[tuple[int, int, int, int]], position: int, end: int) -> bytes:
+        chunks: list[bytes] = []
+        for index, (base, _number, start, fd) in enumerate(segments):
+            last = segments[index + 1][0] if index + 1 < len(segments) else end
+            while position < end and base <= position < last:
+                chunk = self._disk.pread(fd, min(end, last) - position, start + position - base)
+                if not chunk:
+                    raise OSError("the journal is shorter than what was written to it")
+                chunks.append(chunk)
+                position += len(chunk)
+        return b"".join(chunks)
+
+    def cover(self, position: int) -> None:
+        """Drop the segments that a checkpoint covers; the one being written stays."""
+        dropped: list[tuple[int, int, int, int]] = []
+        with self.lock:
+            self.covered = max(self.covered, position)
+            while not self._syncing and len(self._segments) > 1 and self._segments[1][0] <= position:
+                dropped.append(self._segments.pop(0))
+            del self._marks[: bisect.bisect_right(self._marks, position)]
+        for _base, number, _start, fd in dropped:
+            self._disk.close(fd)
+            self._unlink(number)
+
+    def is_gone(self) -> bool:
+        """Whether somebody removed the file that is being written (with its directory, as users do)."""
+        fd = self._segments[-1][3]
+        try:
+            return self._disk.fstat(fd).nlink == 0
+        except OSError:
+            return False
+
+    def sync(self) -> None:
+        """Make everything appended so far survive power loss: one fsync of each segment, one of the folder.
+
+        Raises :class:`OSError` when the disk cannot say so. A failed fsync is never asked again, because the kernel would
+        answer yes and the bytes be gone: what it stood for is safe once the agent has covered it, and not before.
+        """
+        with self.lock:
+            end = self.end
+            if end <= self.synced:
+                return
+            if self._failed_at > self.covered:
+                raise OSError("an earlier fsync of the journal failed; waiting for the agent to make it durable")
+            ends = [base for base, *_rest in self._segments[1:]] + [end]
+            fds = [each[3] for each, upto in zip(self._segments, ends, strict=True) if upto > self.synced]
+            self._syncing = True
+        try:
+            for fd in fds:
+                self._disk.fsync(fd)
+            sync_folder(self._disk, JOURNALS, self._at)
+        except OSError:
+            self._failed_at = end
+            raise
+        finally:
+            self._syncing = False
+        self.synced = end
+
+    def close(self, *, covered: bool = False) -> None:
+        """Let go. The files stay for the agent, unless a checkpoint ``covered`` them."""
+        with self.lock:
+            for _base, number, _start, fd in self._segments:
+                self._disk.close(fd)
+                if covered:
+                    self._unlink(number)
+            self._segments.clear()
+            self._fd = -1
+
+    def _unlink(self, number: int) -> None:
+        try:
+            self._disk.unlink(segment_path(self.client, number), self._at)
+        except OSError:
+            pass  # already gone, with the directory or by the agent
+
+    def abandon(self) -> None:
+        """After a fork, in the child: close the parent's descriptors without a lock, and touch nothing else."""
+        for _base, _number, _start, fd in self._segments:
+            try:
+                self._disk.close(fd)
+            except OSError:
+                pass
+        self._segments = []
+        self._fd = -1

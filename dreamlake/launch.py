@@ -1,0 +1,104 @@
+"""Launch: find a live agent, or start one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import time
+
+from dreamlake import config
+from dreamlake.world.sockets import answers
+
+_START_LOCK = "start.lock"
+_LOOK_SECONDS = 0.02
+# No -m: it would put the user's working directory, with whatever files are in it, before ours.
+_PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from dreamlake_agent.main import main; sys.exit(main(['--detach']))"
+
+
+class CannotStart(Exception):
+    """No agent could be started; the message says why."""
+
+
+def find_agent() -> str | None:
+    """The endpoint of a live agent of this user, in any place where one may be; None when there is none."""
+    for folder in config.runtime_folders():
+        path = config.socket_path(folder)
+        if _is_ours(os.path.dirname(path)) and answers(path):
+            return f"ipc://{path}"
+    return None
+
+
+def _is_ours(folder: str) -> bool:
+    """Nobody else may have put the socket there."""
+    try:
+        found = os.stat(folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def start_agent(seconds: float = config.OPEN_SECONDS) -> str:
+    """Start an agent unless somebody else just has; returns its endpoint once it is ready. :class:`CannotStart`.
+
+    Of many processes that come at once, one starts it: the others wait for the lock and then find it.
+    """
+    deadline = time.monotonic() + seconds
+    folder = _usable_folder()
+    try:
+        fd = os.open(os.path.join(folder, _START_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CannotStart(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        while True:
+            found = find_agent()
+            if found is not None:
+                return found
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise CannotStart("another process is starting it and has not finished") from None
+                time.sleep(_LOOK_SECONDS)
+        found = find_agent()
+        if found is not None:
+            return found
+        _spawn(deadline - time.monotonic())
+        found = find_agent()
+        if found is None:
+            raise CannotStart("it started and does not answer; see `dreamlake agent logs`")
+        return found
+    finally:
+        os.close(fd)
+
+
+def _usable_folder() -> str:
+    reasons: list[str] = []
+    for folder in config.runtime_folders():
+        try:
+            return config.own_folder(folder)
+        except OSError as error:
+            reasons.append(str(error))
+    raise CannotStart("; ".join(reasons) or "no place for its socket: set DREAMLAKE_HOME")
+
+
+def _spawn(seconds: float) -> None:
+    try:
+        done = subprocess.run(
+            [sys.executable or "python3", "-c", _PROGRAM],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=max(1.0, seconds),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotStart(f"it was not ready within {seconds:.0f} s") from None
+    except OSError as error:
+        raise CannotStart(f"{sys.executable}: {error.strerror}") from None
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise CannotStart(lines[-1] if lines else f"it ended with {done.returncode}")

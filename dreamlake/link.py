@@ -1,0 +1,488 @@
+"""The link: what is in this process's journals, told to the agent.
+
+:class:`Conversation` is one journal's side of it: greet, send from where the agent is, hear acks, ask when nothing is heard,
+greet again when in doubt. It is driven by ``turn(now)`` and owns no thread, so the simulation runs it as it is.
+:class:`LinkThread` is the one background thread of a process that drives all of them over ZeroMQ.
+
+The training thread never waits here and is never woken by an append: the link looks at the journal's length.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake import config
+from dreamlake.journal import Journal
+from dreamlake.wire import codec, messages, window
+from dreamlake.world.sockets import Line
+
+log = logging.getLogger("dreamlake")
+
+LOOKING = "looking"  # for an agent
+GREETING = "greeting"  # said hello
+OPEN = "open"  # welcome
+APART = "apart"  # this agent cannot have the directory: journal only, ask again later
+
+_APART_SECONDS = 5.0
+
+
+@dataclass
+class FlushRequest:
+    """Somebody waits until the stream up to ``end`` is committed and shown."""
+
+    number: int
+    end: int
+    durable: bool
+    hashed: bool
+    done: threading.Event = field(default_factory=threading.Event)
+    problem: str | None = None
+    asked: float = -1e9
+
+
+class Spans:
+    """Which index each of a track's ordinals was given: ranges, joined where they continue, the oldest dropped."""
+
+    def __init__(self) -> None:
+        self.ordinals: list[int] = []
+        self.spans: list[list[int]] = []
+
+    def add(self, ordinal: int, index: int, count: int) -> None:
+        if self.spans:
+            last = self.spans[-1]
+            if last[0] + last[2] == ordinal and last[1] + last[2] == index:
+                last[2] += count
+                return
+            if ordinal < last[0] + last[2]:
+                return  # heard twice
+        self.ordinals.append(ordinal)
+        self.spans.append([ordinal, index, count])
+        if len(self.spans) > config.RECEIPT_SPANS_MAX:
+            half = len(self.spans) // 2
+            del self.ordinals[:half], self.spans[:half]
+
+    def find(self, ordinal: int) -> int | None:
+        at = bisect.bisect_right(self.ordinals, ordinal) - 1
+        if at < 0:
+            return None
+        first, index, count = self.spans[at]
+        return index + ordinal - first if ordinal < first + count else None
+
+
+class Conversation:
+    """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the link's."""
+
+    def __init__(self, journal: Journal, hello: dict[str, Any]) -> None:
+        self.journal = journal
+        self.hello = hello
+        self.phase = LOOKING
+        self.sender = window.Sender(config.CREDIT_BYTES[0])
+        self.origin: str | None = None
+        self.damaged: str | None = None
+        self.trouble: str | None = None
+        self.no_agent: str | None = None
+        self.gone = False
+        self.stopped = False
+        self.refused: list[str] = []
+        self.endpoint: str | None = None
+        self.line: Line | None = None
+        self.spans: dict[str, Spans] = {}
+        self.changed = threading.Condition()
+        self._running = journal.running if journal.end == 0 else codec.seed(journal.client)
+        self._flushes: dict[int, FlushRequest] = {}
+        self._numbers = 0
+        self._heard = self._asked = self._greeted = -1e9
+        self._elsewhere: str | None = None
+        self._apart_until = 0.0
+
+    # ── for callers, from any thread ────────────────────────────────────────────────────────────────────────────────
+
+    def request_flush(self, *, durable: bool = False, hashed: bool = False) -> FlushRequest:
+        """Ask for everything appended so far to be committed and shown; wait on its ``done``."""
+        with self.changed:
+            self._numbers += 1
+            request = FlushRequest(self._numbers, self.journal.end, durable, hashed)
+            self._flushes[request.number] = request
+        return request
+
+    def withdraw(self, request: FlushRequest) -> None:
+        with self.changed:
+            self._flushes.pop(request.number, None)
+
+    def index_of(self, track: str, ordinal: int) -> int | None:
+        """The index that a point was given, once it is known."""
+        with self.changed:
+            spans = self.spans.get(track)
+            return spans.find(ordinal) if spans else None
+
+    @property
+    def unacked(self) -> int:
+        return self.journal.end - self.sender.acked
+
+    # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_busy(self) -> bool:
+        return bool(self._flushes) or self.unacked > 0
+
+    def wants_line(self) -> bool:
+        return self.line is None and self.phase != APART
+
+    def attach(self, line: Line, endpoint: str, now: float) -> None:
+        """There is an agent to talk to."""
+        self.line, self.endpoint = line, endpoint
+        self.no_agent = None
+        self._greet(now)
+
+    def detach(self) -> None:
+        self.line = None
+        self.phase = LOOKING
+
+    def preferred_endpoint(self) -> str | None:
+        """Where the directory's owner is, when an agent has told us."""
+        return self._elsewhere
+
+    def _say(self, *message: Any, body: bytes | None = None) -> bool:
+        return self.line is not None and self.line.send(messages.encode(message, body))
+
+    def _greet(self, now: float) -> None:
+        self.phase, self._greeted = GREETING, now
+        self._heard = max(self._heard, now)
+        self._say(messages.HELLO, self.journal.client, self.hello)
+
+    def turn(self, now: float) -> bool:
+        """Send what there is to send; True when something was."""
+        if self.phase == APART and now >= self._apart_until:
+            self.phase = LOOKING
+        if self.line is None or self.phase not in (GREETING, OPEN):
+            return False
+        waiting = self.phase == GREETING or self.unacked > 0 or bool(self._flushes)
+        if not waiting:
+            self._heard = now  # nothing is owed: silence means nothing
+            return False
+        if self.phase == GREETING:
+            if now - self._greeted >= config.ASK_SECONDS:
+                self._greet(now)
+            return False
+        sent = self._send_batches()
+        if self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS:
+            self._asked = now
+            self._say(messages.HAVE, self.journal.client, self.journal.end)
+        self._send_flushes(now)
+        return sent
+
+    def is_silent(self, now: float, seconds: float) -> bool:
+        return self.line is not None and self.phase in (GREETING, OPEN) and now - self._heard >= seconds
+
+    def _send_batches(self) -> bool:
+        sent = False
+        while self.journal.end > self.sender.sent and (self.sender.room() > 0 or self.sender.sent == self.sender.acked):
+            start = self.sender.sent
+            room = max(1, min(config.BATCH_BYTES, self.sender.room()))
+            end = self.journal.cut_point(start, room)
+            if end - start > self.sender.room() and self.sender.sent > self.sender.acked:
+                break
+            data = self.journal.read(start, end)
+            after = codec.run_on(data, self._running)
+            if not self._say(messages.DATA, self.journal.client, start, self._running, after, body=data):
+                break
+            self._running = after
+            self.sender.on_sent(end)
+            sent = True
+        return sent
+
+    def _send_flushes(self, now: float) -> None:
+        with self.changed:
+            requests = list(self._flushes.values())
+        for request in requests:
+            if now - request.asked >= config.ASK_SECONDS:
+                numbers = (request.number, request.end, int(request.durable), int(request.hashed))
+                if self._say(messages.FLUSH, self.journal.client, *numbers):
+                    request.asked = now
+
+    def leave(self) -> None:
+        self._say(messages.LEAVE, self.journal.client)
+
+    def hear(self, message: messages.Message, now: float) -> None:
+        """Take a message that names this conversation's client."""
+        kind, _client, *rest = message
+        self._heard = now
+        with self.changed:
+            self._HEARD[kind](self, now, *rest)
+            self.changed.notify_all()
+
+    def _welcome(
+        self, now: float, applied: int, running: int, covered: int, credit: int, origin: str, incarnation: bytes
+    ) -> None:
+        if applied > self.journal.end:
+            return self._troubled(now, "the agent knows more of this journal than was written to it")
+        self.phase = OPEN
+        self.stopped = False
+        self.trouble = None
+        self.origin = origin
+        self.sender.credit = credit
+        self.sender.rewind(applied)
+        self._running = running
+        self._asked = now
+        for request in self._flushes.values():
+            request.asked = -1e9
+        self.journal.cover(covered)
+
+    def _acked(
+        self,
+        now: float,
+        applied: int,
+        covered: int,
+        credit: int,
+        placed: dict[str, list[list[int]]],
+        refusals: list[tuple[int, str]],
+    ) -> None:
+        for track, spans in placed.items():
+            known = self.spans.get(track)
+            if known is None:
+                known = self.spans[track] = Spans()
+            for ordinal, index, count in spans:
+                known.add(ordinal, index, count)
+        for _position, reason in refusals:
+            self.refused.append(reason)
+            if len(self.refused) == 1:
+                log.warning("dreamlake: the agent refused an operation: %s", reason)
+        self.sender.credit = credit
+        progressed = self.sender.on_ack(applied, self.journal.end)
+        if applied < self.sender.sent and not progressed and now - self._asked < config.ASK_SECONDS / 2:
+            # The answer to our question, and it lacks what we sent: start over from there.
+            self._greet(now)
+        self.journal.cover(covered)
+
+    def _flushed(self, now: float, number: int, problem: str | None) -> None:
+        request = self._flushes.pop(number, None)
+        if request is not None:
+            request.problem = problem
+            request.done.set()
+
+    def _sent_elsewhere(self, now: float, endpoint: str | None, why: str) -> None:
+        if endpoint is not None and endpoint != self.endpoint:
+            self._elsewhere = endpoint
+            self.line, self.phase = None, LOOKING
+            return
+        if self._apart_until == 0.0:
+            log.warning("dreamlake: %s; operations stay in the journal until an agent that can see it comes", why)
+        self._elsewhere = None
+        self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
+        self.no_agent = why
+
+    def _was_damaged(self, now: float, why: str) -> None:
+        self.damaged = why
+        self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
+
+    def _troubled(self, now: float, why: str) -> None:
+        if self.trouble != why:
+            self.trouble = why
+            log.warning("dreamlake: the agent cannot write %s: %s; it tries again", self.hello["path"], why)
+
+    def _was_removed(self, now: float) -> None:
+        self.gone = True
+
+    def _asked_who(self, now: float) -> None:
+        self._greet(now)
+
+    def _agent_stops(self, now: float) -> None:
+        # Somebody wanted it to end: look for the next one, but do not start it.
+        self.stopped = True
+        self.line, self.phase = None, LOOKING
+
+    def _other_version(self, now: float) -> None:
+        self._sent_elsewhere(now, None, "the agent speaks another version: `dreamlake agent restart`")
+
+    _HEARD: dict[str, Callable[..., None]] = {
+        messages.WELCOME: _welcome,
+        messages.ACK: _acked,
+        messages.FLUSHED: _flushed,
+        messages.ELSEWHERE: _sent_elsewhere,
+        messages.DAMAGED: _was_damaged,
+        messages.TROUBLE: _troubled,
+        messages.GONE: _was_removed,
+        messages.WHO: _asked_who,
+        messages.STOPPING: _agent_stops,
+    }
+
+
+class Switchboard:
+    """All conversations of a process over its lines. Driven by ``turn``; the world comes in through three functions."""
+
+    def __init__(
+        self,
+        connect: Callable[[str], Line],
+        find: Callable[[], str | None],
+        start: Callable[[], str] | None,
+        on_gone: Callable[[Conversation], None],
+    ) -> None:
+        self._connect, self._find, self._start, self._on_gone = connect, find, start, on_gone
+        self._lines: dict[str, Line] = {}
+        self.conversations: dict[bytes, Conversation] = {}
+        self._looked = -1e9
+        self._start_wait = 0.0
+        self._start_at = -1e9
+
+    def turn(self, now: float) -> bool:
+        """Hear, look for agents where one is missing, send; True while there is traffic."""
+        busy = False
+        for endpoint, line in list(self._lines.items()):
+            while (frames := line.receive()) is not None:
+                busy = True
+                self._hear(frames, now)
+            self._check_silence(endpoint, line, now)
+        for conversation in list(self.conversations.values()):
+            if conversation.gone or (conversation.is_busy() and conversation.journal.is_gone()):
+                self.conversations.pop(conversation.journal.client, None)
+                self._on_gone(conversation)
+                busy = True
+                continue
+            if conversation.wants_line():
+                self._look(conversation, now)
+            busy = conversation.turn(now) or busy
+        return busy
+
+    def _hear(self, frames: list[bytes], now: float) -> None:
+        try:
+            message, _body = messages.decode(frames)
+            if message[0] == messages.OTHER_VERSION:
+                for conversation in self.conversations.values():
+                    conversation._other_version(now)
+                return
+            conversation_or_none = self.conversations.get(message[1])
+            if conversation_or_none is not None:
+                conversation_or_none.hear(message, now)
+        except messages.OtherVersion:
+            for conversation in self.conversations.values():
+                conversation._other_version(now)
+        except (messages.Unreadable, KeyError, TypeError, ValueError, IndexError):
+            log.debug("dreamlake: not a message of an agent's")
+
+    def _check_silence(self, endpoint: str, line: Line, now: float) -> None:
+        members = [each for each in self.conversations.values() if each.line is line]
+        silent = any(each.is_silent(now, config.SILENCE_SECONDS) for each in members)
+        doubtful = silent or any(each.is_silent(now, config.ASK_SECONDS * 1.5) for each in members)
+        if doubtful and (silent or self._find() != endpoint):
+            self._drop_line(endpoint)
+        elif not members:
+            self._drop_line(endpoint)
+
+    def _drop_line(self, endpoint: str) -> None:
+        line = self._lines.pop(endpoint)
+        for conversation in self.conversations.values():
+            if conversation.line is line:
+                if conversation.preferred_endpoint() == endpoint:
+                    conversation._elsewhere = None
+                conversation.detach()
+        line.close()
+
+    def _look(self, conversation: Conversation, now: float) -> None:
+        endpoint = conversation.preferred_endpoint()
+        if endpoint is None:
+            if now - self._looked < config.POLL_IDLE_SECONDS and conversation.no_agent is not None:
+                return
+            self._looked = now
+            endpoint = self._find()
+        if endpoint is None:
+            endpoint = self._start_one(conversation, now)
+        if endpoint is None:
+            return
+        line = self._lines.get(endpoint)
+        if line is None:
+            line = self._lines[endpoint] = self._connect(endpoint)
+        conversation.attach(line, endpoint, now)
+
+    def _start_one(self, conversation: Conversation, now: float) -> str | None:
+        reason: str | None
+        if self._start is None:
+            reason = "no agent is running and DREAMLAKE_AGENT=never"
+        elif conversation.stopped:
+            reason = "the agent was stopped"
+        elif now < self._start_at:
+            return None
+        else:
+            try:
+                found = self._start()
+                self._start_wait = 0.0
+                return found
+            except Exception as error:  # whatever it is, training goes on without an agent
+                self._start_wait = min(60.0, max(1.0, self._start_wait * 2))
+                self._start_at = now + self._start_wait
+                reason = str(error)
+        with conversation.changed:
+            conversation.no_agent = reason
+            conversation.changed.notify_all()
+        return None
+
+    def close(self) -> None:
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+
+class LinkThread:
+    """The one thread of this process that talks to agents; started with the first session, ended with the process."""
+
+    def __init__(self, on_gone: Callable[[Conversation], None]) -> None:
+        from dreamlake.launch import find_agent, start_agent
+        from dreamlake.world.sockets import ZmqLines
+
+        self._lines = ZmqLines()
+        start = start_agent if config.may_start_agent() else None
+        self._board = Switchboard(self._lines.connect, find_agent, start, on_gone)
+        self._lock = threading.Lock()
+        self._coming: list[Conversation] = []
+        self._leaving: list[tuple[Conversation, threading.Event]] = []
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="dreamlake-link", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def add(self, conversation: Conversation) -> None:
+        with self._lock:
+            self._coming.append(conversation)
+        self._lines.wake()
+
+    def remove(self, conversation: Conversation, seconds: float = 1.0) -> None:
+        """The session is closed: say goodbye; waits until the thread has let go of the journal."""
+        done = threading.Event()
+        with self._lock:
+            self._leaving.append((conversation, done))
+        self._lines.wake()
+        done.wait(seconds)
+
+    def wake(self) -> None:
+        self._lines.wake()
+
+    def _run(self) -> None:
+        busy_until = 0.0
+        while not self._ending:
+            try:
+                self._take_changes()
+                now = time.monotonic()
+                if self._board.turn(now) or any(each.is_busy() for each in self._board.conversations.values()):
+                    busy_until = now + 0.5
+                busy = now < busy_until
+                self._lines.wait(config.POLL_BUSY_SECONDS if busy else config.POLL_IDLE_SECONDS)
+            except Exception:
+                # Ours, not the training's: say it and go on; the journal has everything.
+                log.exception("dreamlake: the link failed; operations stay in the journal")
+                time.sleep(1.0)
+
+    def _take_changes(self) -> None:
+        with self._lock:
+            coming, self._coming = self._coming, []
+            leaving, self._leaving = self._leaving, []
+        for conversation in coming:
+            self._board.conversations[conversation.journal.client] = conversation
+        for conversation, done in leaving:
+            if self._board.conversations.pop(conversation.journal.client, None) is not None:
+                conversation.leave()
+            done.set()

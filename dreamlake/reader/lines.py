@@ -1,0 +1,141 @@
+"""Lines: a JSONL log read by somebody who does not own it.
+
+The writer may be in the middle of a line, the file system may show zeros where bytes will be, and a directory of 0.2.x may
+hold half a line glued to the next one. A line counts when it ends in a newline; one that is not JSON is passed over and
+counted in ``skipped``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.wire import jsons
+from dreamlake.world.disk import READ, Disk
+
+_CHUNK_BYTES = 1 << 20
+# Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
+_SEARCH_ABOVE_BYTES = 4 << 20
+# A line is one operation at most (OP_BYTES_MAX) and what we add to it.
+LINE_BYTES_MAX = 9 << 20
+
+
+@dataclass
+class Lines:
+    """The rows of one log: the file up to ``size``, then ``extra``, rows that are in journals only."""
+
+    disk: Disk
+    at: int
+    log: str
+    size: int | None = None
+    extra: list[bytes] = field(default_factory=list)
+    skipped: int = 0
+
+    def raw(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(offset, line without its newline) of every whole line from ``start``, which is the start of a line."""
+        try:
+            fd = self.disk.open(self.log, READ, self.at)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            offset, rest = start, b""
+            while True:
+                want = _CHUNK_BYTES if self.size is None else min(_CHUNK_BYTES, self.size - offset - len(rest))
+                chunk = self.disk.pread(fd, want, offset + len(rest)) if want > 0 else b""
+                if not chunk:
+                    return
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield offset, line
+                    offset += len(line) + 1
+                if len(rest) > LINE_BYTES_MAX:
+                    return
+        finally:
+            self.disk.close(fd)
+
+    def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
+        """Every row from byte ``start``, then the extra ones."""
+        for _offset, line in self.raw(start):
+            row = self._row(line)
+            if row is not None:
+                yield row
+        for line in self.extra:
+            row = self._row(line)
+            if row is not None:
+                yield row
+
+    def _row(self, line: bytes) -> dict[str, Any] | None:
+        if not line.strip(b" \t\r\n\0"):
+            return None
+        try:
+            row = jsons.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            self.skipped += 1
+            return None
+        return row
+
+    def page(self, key: str, first: int, limit: int) -> list[dict[str, Any]]:
+        """Up to ``limit`` rows whose ``key`` (``index`` or ``sequenceNumber``) is at least ``first``, in file order."""
+        found: list[dict[str, Any]] = []
+        if limit <= 0:
+            return found
+        for row in self.rows(self._search(key, first) if first > 0 else 0):
+            number = row.get(key)
+            if isinstance(number, int) and number >= first:
+                found.append(row)
+                if len(found) == limit:
+                    break
+        return found
+
+    def _search(self, key: str, first: int) -> int:
+        """A byte offset at the start of a line, before every row from ``first`` on, found by bisection."""
+        try:
+            size = self.disk.stat(self.log, self.at).size
+        except OSError:
+            return 0
+        low, high = 0, size if self.size is None else min(self.size, size)
+        while high - low > _SEARCH_ABOVE_BYTES:
+            middle = (low + high) // 2
+            lines = self.raw(middle)
+            next(lines, None)  # the rest of the line that the middle fell into
+            offset, line = next(lines, (high, b""))
+            row = self._row(line)
+            number = row.get(key) if row else None
+            if offset >= high or not isinstance(number, int) or number >= first:
+                high = middle
+            else:
+                low = offset
+        return low
+
+    def first(self) -> dict[str, Any] | None:
+        return next(self.rows(), None)
+
+    def last(self, count: int = 1) -> list[dict[str, Any]]:
+        """The last ``count`` rows, oldest first, without reading the rest."""
+        rows = [row for line in self.extra[-count:] if (row := self._row(line)) is not None]
+        if len(rows) < count:
+            rows = self._tail(count - len(rows)) + rows
+        return rows
+
+    def _tail(self, count: int) -> list[dict[str, Any]]:
+        try:
+            fd = self.disk.open(self.log, READ, self.at)
+        except OSError:
+            return []
+        try:
+            size = self.disk.fstat(fd).size
+            end = size if self.size is None else min(size, self.size)
+            start, data = end, b""
+            while start > 0 and data.count(b"\n") <= count + 1 and len(data) < LINE_BYTES_MAX + (count << 16):
+                step = min(64 << 10, start)
+                start -= step
+                data = self.disk.pread(fd, step, start) + data
+        finally:
+            self.disk.close(fd)
+        whole = data.split(b"\n")[:-1]
+        if start > 0:
+            whole = whole[1:]
+        return [row for line in whole if (row := self._row(line)) is not None][-count:]

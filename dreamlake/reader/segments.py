@@ -1,0 +1,174 @@
+"""Journals: the segments in ``.dreamlake/journals``, read by offset whether their writer lives or not.
+
+A segment is a file of records (:mod:`dreamlake.wire.codec`)::
+
+    journals/<client: 32 hex>.<n>
+    ┌ header: one record, seeded with the client id ┐┌ operation ┐┌ operation ┐ …
+    │ {v, client, n, base, running, made, by}        ││ base …    ││           │
+
+``base`` is the offset of its first operation in the client's stream (bytes of operation records, headers not counted) and
+``running`` the stream's running checksum there. ``made`` is the time the client began (nanoseconds); ``by`` is the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake.wire import codec
+from dreamlake.world.disk import READ, Disk
+
+JOURNALS = ".dreamlake/journals"
+VERSION = 1
+HEADER_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of a client's stream."""
+
+    client: bytes
+    number: int
+    base: int
+    running: int
+    made: int
+    by: dict[str, Any]
+    start: int  # bytes of header before the first operation
+    size: int  # bytes of operations, as far as the file goes
+
+    @property
+    def path(self) -> str:
+        return segment_path(self.client, self.number)
+
+    @property
+    def end(self) -> int:
+        return self.base + self.size
+
+
+def segment_path(client: bytes, number: int) -> str:
+    return f"{JOURNALS}/{client.hex()}.{number}"
+
+
+def parse_name(name: str) -> tuple[bytes, int] | None:
+    """The client and the number that a file name in ``journals/`` says; None for a file that is no segment."""
+    client, _, number = name.partition(".")
+    if len(client) != 32 or not number.isdecimal() or len(number) > 12:
+        return None
+    try:
+        return bytes.fromhex(client), int(number)
+    except ValueError:
+        return None
+
+
+def encode_header(client: bytes, number: int, base: int, running: int, made: int, by: dict[str, Any]) -> bytes:
+    fields = {"v": VERSION, "client": client, "n": number, "base": base, "running": running, "made": made, "by": by}
+    return codec.frame(codec.packer().pack(fields), codec.seed(client))[0]
+
+
+def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
+    """The segment in a file; None when its header is not (yet) whole, or it is of another kind or version."""
+    parsed = parse_name(name)
+    if parsed is None:
+        return None
+    client, number = parsed
+    try:
+        fd = disk.open(f"{JOURNALS}/{name}", READ, at)
+    except OSError:
+        return None
+    try:
+        head = disk.pread(fd, HEADER_BYTES_MAX, 0)
+        size = disk.fstat(fd).size
+    except OSError:
+        return None
+    finally:
+        disk.close(fd)
+    try:
+        for start, _running, payload in codec.records(head, codec.seed(client), HEADER_BYTES_MAX):
+            fields = codec.unpack(payload)
+            if fields["v"] != VERSION or fields["client"] != client or fields["n"] != number:
+                return None
+            base, running, made = int(fields["base"]), int(fields["running"]), int(fields["made"])
+            return Segment(client, number, base, running, made, dict(fields["by"]), start, max(0, size - start))
+    except (codec.Damaged, KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def journals(disk: Disk, at: int) -> dict[bytes, list[Segment]]:
+    """Every client's segments, in order; clients in the order in which they began."""
+    found: dict[bytes, list[Segment]] = {}
+    for name in disk.listdir(JOURNALS, at):
+        segment = read_segment(disk, at, name)
+        if segment is not None:
+            found.setdefault(segment.client, []).append(segment)
+    for segments in found.values():
+        segments.sort(key=lambda each: each.number)
+    return dict(sorted(found.items(), key=lambda item: (item[1][0].made, item[0])))
+
+
+def stream_end(segments: list[Segment]) -> int:
+    """Where the stream ends if the last segment's bytes are all good."""
+    return segments[-1].end
+
+
+def read_stream(disk: Disk, at: int, segments: list[Segment], position: int, limit: int) -> bytes:
+    """Up to ``limit`` bytes of a client's stream from ``position``, out of one segment.
+
+    What follows the place where the next segment begins is the torn end of a write that failed, and is not part of the
+    stream. Empty when nothing more is there.
+    """
+    for index, segment in enumerate(segments):
+        following = segments[index + 1].base if index + 1 < len(segments) else None
+        if position < segment.base or (following is not None and position >= following):
+            continue
+        if following is not None:
+            limit = min(limit, following - position)
+        try:
+            fd = disk.open(segment.path, READ, at)
+        except FileNotFoundError:
+            return b""
+        try:
+            return _read_fully(disk, fd, limit, segment.start + position - segment.base)
+        finally:
+            disk.close(fd)
+    return b""
+
+
+def _read_fully(disk: Disk, fd: int, size: int, offset: int) -> bytes:
+    chunks: list[bytes] = []
+    while size > 0:
+        chunk = disk.pread(fd, min(size, 1 << 20), offset)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        offset += len(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def whole_run(
+    disk: Disk, at: int, segments: list[Segment], position: int, running: int, limit: int
+) -> tuple[bytes, int, bool]:
+    """The valid records from ``position`` on, about ``limit`` bytes of them: (bytes, running checksum after, damaged).
+
+    Always gives at least one record when a whole valid one is there, however long.
+    """
+    data = read_stream(disk, at, segments, position, limit)
+    end, after, damaged = codec.whole_records(data, running)
+    if end == 0 and not damaged and len(data) == limit:
+        data = read_stream(disk, at, segments, position, codec.OP_BYTES_MAX + codec.FRAME_BYTES)
+        end, after, damaged = codec.whole_records(data, running)
+    return data[:end], after, damaged
+
+
+def runs(
+    disk: Disk, at: int, segments: list[Segment], position: int, running: int, limit: int
+) -> Iterator[tuple[bytes, int, int]]:
+    """The rest of a stream in runs of about ``limit`` bytes: (bytes, position after, running checksum after)."""
+    while True:
+        data, running, _damaged = whole_run(disk, at, segments, position, running, limit)
+        if not data:
+            return
+        position += len(data)
+        yield data, position, running

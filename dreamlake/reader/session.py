@@ -1,0 +1,222 @@
+"""A session directory as Python values.
+
+Where an agent owns the directory, or nothing is left in its journals, the files say everything and are read as they stand.
+Where journals hold more than any agent has applied, the directory is replayed in memory first; the answers are the same that
+the next agent will write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from dreamlake.reader.baseline import DamagedView, read_view, track_names
+from dreamlake.reader.commits import ORIGIN
+from dreamlake.reader.lines import Lines
+from dreamlake.reader.replay import committed, leftovers, load
+from dreamlake.reader.segments import JOURNALS
+from dreamlake.wire import jsons
+from dreamlake.wire.names import name_of
+from dreamlake.wire.state import (
+    CHUNK_SIZE,
+    FILES_VIEW,
+    LOGS_LOG,
+    PARAMETERS_VIEW,
+    SESSION_VIEW,
+    State,
+    data_log,
+    track_view,
+    view,
+)
+from dreamlake.world import processes
+from dreamlake.world.disk import REAL_DISK, Disk, read_file
+
+OWNER = ".dreamlake/owner"
+_OWNER_BYTES_MAX = 64 << 10
+
+
+class SessionReader:
+    """One directory, opened for reading. Close it, or use it in a ``with``.
+
+    Raises :class:`FileNotFoundError` for a path that is no session directory, and
+    :class:`~dreamlake.reader.baseline.DamagedView` when a view cannot be read and there is no history to replace it.
+    """
+
+    def __init__(self, path: str, disk: Disk = REAL_DISK) -> None:
+        self.path = path
+        self._disk = disk
+        self._at = disk.root(path)
+        self._state: State | None = None
+        self._sizes: dict[str, int] = {}
+        self._extra: dict[str, list[bytes]] = {}
+        self.pending = 0  # rows that are in journals only
+        try:
+            self._read()
+        except BaseException:
+            disk.close(self._at)
+            raise
+
+    def __enter__(self) -> SessionReader:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._disk.close(self._at)
+
+    def _read(self) -> None:
+        entries = self._disk.listdir(".", self._at)
+        if "session.json" not in entries and ".dreamlake" not in entries:
+            raise FileNotFoundError(f"{self.path} is not a session directory: it has no session.json")
+        if self._disk.listdir(JOURNALS, self._at) and self.owner() is None:
+            self._replay()
+
+    def _replay(self) -> None:
+        loaded = load(self._disk, self._at, self.origin() or "0" * 32)
+        runs = [out for _commit, out in committed(self._disk, self._at, loaded)]
+        runs += leftovers(self._disk, self._at, loaded)
+        self._state = loaded.state
+        self._sizes = {log: mark.size for log, mark in loaded.marks.items()}
+        for out in runs:
+            for log, lines in out.rows.items():
+                self._extra.setdefault(log, []).extend(line[:-1] for line in lines)
+                self.pending += len(lines)
+
+    # ── the directory ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def origin(self) -> str | None:
+        """The directory's identity; None before its first owner."""
+        try:
+            return read_file(self._disk, ORIGIN, self._at, 4096).decode("ascii", "replace").strip() or None
+        except OSError:
+            return None
+
+    def owner(self) -> dict[str, Any] | None:
+        """The agent that owns the directory now, as far as it can be seen to live; else None."""
+        try:
+            record = json.loads(read_file(self._disk, OWNER, self._at, _OWNER_BYTES_MAX))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(record, dict) or processes.verdict(record) == processes.GONE:
+            return None
+        return record
+
+    def _view(self, path: str) -> dict[str, Any] | None:
+        if self._state is not None:
+            return view(self._state, path)
+        return read_view(self._disk, self._at, path)
+
+    def _lines(self, log: str) -> Lines:
+        size = self._sizes.get(log, 0) if self._state is not None else None
+        return Lines(self._disk, self._at, log, size, self._extra.get(log, []))
+
+    # ── nouns ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def session(self) -> dict[str, Any]:
+        """What session.json says."""
+        found = self._view(SESSION_VIEW)
+        if found is None:
+            workspace, name = os.path.split(os.path.abspath(self.path))
+            found = {"name": name_of(name), "workspace": name_of(os.path.basename(workspace)), "state": None}
+        return found
+
+    def parameters(self) -> dict[str, Any]:
+        """Flat parameters, floats that are not finite restored; empty when none were set."""
+        found = self._view(PARAMETERS_VIEW)
+        data = (found or {}).get("data")
+        if not isinstance(data, dict):
+            return {}
+        return jsons.restore(dict(data), (found or {}).get("nonfinite"))
+
+    def tracks(self) -> list[str]:
+        """The names of all tracks, sorted."""
+        if self._state is not None:
+            return sorted(self._state.tracks)
+        return sorted(track_names(self._disk, self._at))
+
+    def track(self, name: str) -> dict[str, Any]:
+        """A track's metadata; :class:`FileNotFoundError` when there is no such track."""
+        if self._state is not None:
+            if name not in self._state.tracks:
+                raise FileNotFoundError(f"no track {name!r} in {self.path}")
+            return view(self._state, track_view(name)) or {}
+        try:
+            found = read_view(self._disk, self._at, track_view(name))
+        except DamagedView:
+            found = None
+        if found is None:
+            lines = self._lines(data_log(name))
+            first, last = lines.first(), lines.last()
+            if first is None:
+                raise FileNotFoundError(f"no track {name!r} in {self.path}")
+            total = int(last[-1].get("index", -1)) + 1 if last else 0
+            found = {"trackId": None, "name": name, "totalDataPoints": total, "nextIndex": total}
+        return found
+
+    def stats(self, name: str) -> dict[str, Any]:
+        """A track's metadata and counts, in the spelling of 0.2.x."""
+        found = self.track(name)
+        lines = self._lines(data_log(name))
+        first, last = lines.first(), lines.last()
+        total = int(found.get("totalDataPoints") or 0)
+        return {
+            "trackId": found.get("trackId"),
+            "name": name,
+            "description": found.get("description"),
+            "tags": found.get("tags"),
+            "metadata": found.get("metadata"),
+            "totalDataPoints": str(total),
+            "bufferedDataPoints": str(total),
+            "chunkedDataPoints": "0",
+            "totalChunks": 0,
+            "chunkSize": CHUNK_SIZE,
+            "firstDataAt": first.get("createdAt") if first else None,
+            "lastDataAt": last[-1].get("createdAt") if last else None,
+            "createdAt": found.get("createdAt"),
+            "updatedAt": found.get("updatedAt"),
+        }
+
+    def points(self, name: str, start: int = 0, limit: int = 1000) -> tuple[list[dict[str, Any]], bool]:
+        """Up to ``limit`` rows of a track from index ``start`` on, and whether there are more."""
+        rows = self._lines(data_log(name)).page("index", start, limit + 1)
+        return [_restored(row) for row in rows[:limit]], len(rows) > limit
+
+    def last_point(self, name: str) -> dict[str, Any] | None:
+        rows = self._lines(data_log(name)).last()
+        return _restored(rows[-1]) if rows else None
+
+    def logs(self, start: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Up to ``limit`` log lines from sequence number ``start`` on."""
+        return self._lines(LOGS_LOG).page("sequenceNumber", start, limit)
+
+    def last_logs(self, count: int) -> list[dict[str, Any]]:
+        return self._lines(LOGS_LOG).last(count)
+
+    def log_count(self) -> int:
+        """How many log lines there are."""
+        last = self._lines(LOGS_LOG).last()
+        return int(last[-1].get("sequenceNumber", -1)) + 1 if last else 0
+
+    def files(self) -> list[dict[str, Any]]:
+        """The records of all files that are not deleted."""
+        found = (self._view(FILES_VIEW) or {}).get("files")
+        return [each for each in found or () if isinstance(each, dict) and each.get("deletedAt") is None]
+
+    def file_places(self, record: dict[str, Any]) -> Iterator[str]:
+        """Where a file's bytes may stand, below the session directory, likeliest first."""
+        folder, name = str(record.get("path", "")).strip("/"), str(record.get("filename", ""))
+        inner = f"{folder}/" if folder else ""
+        if self._state is not None and record["id"] in self._state.incoming:
+            yield f".dreamlake/incoming/{self._state.incoming[record['id']]}"
+        yield f"files/{inner}{record['id']}/{name}"  # 0.2.x
+        yield f"files/{inner}{name}"
+
+
+def _restored(row: dict[str, Any]) -> dict[str, Any]:
+    data = row.get("data")
+    if isinstance(data, dict):
+        jsons.restore(data, row.get("nonfinite"))
+    return row

@@ -1,0 +1,499 @@
+"""Session: one experiment run. Everything that a training script calls starts here."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from dreamlake import config
+from dreamlake.errors import AgentUnavailable, SessionDamaged
+from dreamlake.rank import rank_and_size
+from dreamlake.reader.baseline import DamagedView
+from dreamlake.reader.session import SessionReader
+from dreamlake.wire import jsons, names, ops
+from dreamlake.world.disk import REAL_DISK, read_file
+from dreamlake.writer import Writer, forget_link
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from dreamlake.files import FileBuilder, Files
+    from dreamlake.logs import LogBuilder
+    from dreamlake.parameters import Parameters
+    from dreamlake.tracks import Track
+
+log = logging.getLogger("dreamlake")
+
+_GIVEN = ("description", "tags", "folder", "metadata")
+
+
+class OperationMode(enum.Enum):
+    """Where a session's data goes."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    HYBRID = "hybrid"
+
+
+class Session:
+    """One experiment run, in ``<local_path>/<workspace>/<name>``.
+
+    ``name`` and ``workspace`` say which; the same names again continue the same session. ``description``, ``tags`` (a list of
+    strings), ``folder`` (a label such as ``"/experiments/2025"``; it does not change the place on disk) and ``metadata`` (a
+    dict) replace what is stored when given. ``local_path`` is the root; without it ``DREAMLAKE_LOCAL_PATH``, else ``.dreamlake``
+    in the working directory. ``write_protected=True`` is kept with the session: its parameters and files do not change from
+    then on, and nothing does once it has finished.
+
+    Use it in a ``with``, through :func:`~dreamlake.decorator.dreamlake_session`, or with :meth:`open` and :meth:`close`. Any number
+    of processes and threads may have the same session open; each call is kept before it returns.
+
+    Raises :class:`ValueError` or :class:`TypeError` for names that cannot be stored.
+
+    >>> import tempfile
+    >>> with Session("my-experiment", "project", local_path=tempfile.mkdtemp()) as session:
+    ...     receipt = session.track("loss").append(value=0.5, epoch=1)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        workspace: str,
+        *,
+        description: str | None = None,
+        tags: list[str] | None = None,
+        folder: str | None = None,
+        write_protected: bool = False,
+        metadata: dict[str, Any] | None = None,
+        remote: str | None = None,
+        api_key: str | None = None,
+        user_name: str | None = None,
+        local_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._folders = (names.folder_of("workspace", workspace), names.folder_of("name", name))
+        if remote is not None:
+            raise ValueError(
+                "remote= is not supported by this version: leave it out, and the session is kept locally, complete"
+            )
+        self.name = name
+        self.workspace = workspace
+        self.description = description
+        self.tags = list(tags) if tags is not None else None
+        self.folder = folder
+        self.write_protected = bool(write_protected)
+        self.metadata = metadata
+        self.mode = OperationMode.LOCAL
+        self.api_key, self.user_name = api_key, user_name
+        self._given = self._encode_given()
+        self._local_path = os.fspath(local_path) if local_path is not None else None
+        self._disabled = config.is_disabled()
+        self._writer: Writer | None = None
+        self._tracks: dict[str, Track] = {}
+        self._path = ""
+        self._is_open = False
+        self._sealed = False
+        self._lock = threading.RLock()
+        self._child = False
+
+    def _encode_given(self) -> bytes:
+        if self.tags is not None and not all(isinstance(tag, str) for tag in self.tags):
+            raise TypeError("tags must be strings")
+        for field in ("description", "folder"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{field} must be a string, not {type(value).__name__}")
+        if self.metadata is not None and not isinstance(self.metadata, dict):
+            raise TypeError(f"metadata must be a dict, not {type(self.metadata).__name__}")
+        given = {key: getattr(self, key) for key in _GIVEN if getattr(self, key) is not None}
+        if self.write_protected:
+            given["write_protected"] = True
+        return jsons.encode_fields(given)[0]
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open else "closed"
+        return f"<Session {self.workspace}/{self.name} ({state}) {self._path or self._root()}>"
+
+    def _root(self) -> str:
+        return os.path.abspath(self._local_path if self._local_path is not None else config.local_root())
+
+    @property
+    def path(self) -> str:
+        """The session directory, absolute."""
+        return self._path or os.path.join(self._root(), *self._folders)
+
+    @property
+    def id(self) -> str | None:
+        """The identity of the session directory (32 hex digits), made by the first agent that kept it; None before."""
+        writer = self._writer
+        if writer is not None and writer.conversation.origin is not None:
+            return writer.conversation.origin
+        try:
+            with SessionReader(self.path) as reader:
+                return reader.origin()
+        except (OSError, DamagedView):
+            return None
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """What session.json says; None when there is no such session yet."""
+        try:
+            with SessionReader(self.path) as reader:
+                return reader.session()
+        except (OSError, DamagedView):
+            return None
+
+    # ── open and close ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self) -> Self:
+        """Open the session, made when missing; opening an open one does nothing. Returns it.
+
+        Waits for the agent, started when none runs. When none can be had the session opens all the same: one warning says so,
+        and the journal keeps every call for the next agent.
+
+        Raises :class:`OSError` when the directory cannot be made or written, and
+        :class:`~dreamlake.errors.SessionDamaged` when it holds a session.json that cannot be read and nothing to rebuild it from.
+        """
+        with self._lock:
+            if self._is_open:
+                return self
+            if self._disabled:
+                self._is_open = True
+                return self
+            self._path = os.path.join(self._root(), *self._folders)
+            self._tracks.clear()
+            self._check_what_is_there()
+            self._begin()
+            self._is_open = True
+            _open_sessions.add(self)
+            _install_hooks()
+            self._wait_for_agent()
+        return self
+
+    def _check_what_is_there(self) -> None:
+        """Look before anything is written: a damaged session.json, a sealed session."""
+        self._sealed = False
+        if not os.path.isdir(self._path):
+            return
+        at = REAL_DISK.root(self._path)
+        try:
+            data = read_file(REAL_DISK, "session.json", at, 1 << 26)
+            with contextlib.suppress(OSError):
+                REAL_DISK.stat(".dreamlake/session.jsonl", at)
+                data = b"{}" if not _is_json_object(data) else data  # the agent rebuilds it from its history
+        except OSError:
+            return
+        finally:
+            REAL_DISK.close(at)
+        try:
+            found = jsons.loads(data)
+            if not isinstance(found, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            raise SessionDamaged(
+                f"cannot open the session: {self._path}/session.json is damaged ({error}) and there is no history to rebuild "
+                "it from. Nothing was changed: repair the file or move it away"
+            ) from None
+        self.write_protected = bool(self.write_protected or found.get("write_protected"))
+        self._sealed = bool(found.get("write_protected")) and found.get("state") == ops.FINISHED
+
+    def _begin(self, *, forked: bool = False) -> None:
+        rank, size = rank_and_size()
+        opening: dict[str, Any] = {"name": self.name, "workspace": self.workspace}
+        if rank is not None:
+            opening.update(rank=rank, world_size=size)
+        try:
+            self._writer = Writer(self._path, opening, self._given, forked=forked)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot open the session in {self._path}: {error.strerror}. Choose another local_path"
+            ) from error
+        self._writer.connect()
+
+    def _wait_for_agent(self) -> None:
+        writer = self._writer
+        assert writer is not None
+        ready = writer.flush(config.OPEN_SECONDS, patient=False)
+        conversation = writer.conversation
+        if conversation.damaged is not None:
+            self._let_go()
+            raise SessionDamaged(f"cannot open the session: {conversation.damaged}. Nothing was changed")
+        if not ready:
+            why = conversation.trouble or conversation.no_agent or f"it was not ready within {config.OPEN_SECONDS:.0f} s"
+            log.warning(
+                "dreamlake: no agent keeps %s (%s). Every call is kept in its journal, and the next agent applies it",
+                self._path,
+                why,
+            )
+
+    def close(self) -> None:
+        """End the session as ``finished``; closing a closed one does nothing.
+
+        Waits at most 5 s for the agent; what it has not taken by then stays in the journal, and one line says where.
+        """
+        self._close(ops.FINISHED, None, config.CLOSE_SECONDS)
+
+    def _close(self, state: str, error: dict[str, str] | None, seconds: float) -> None:
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            _open_sessions.discard(self)
+            if self._disabled or (self._child and self._writer is None):
+                return  # nothing was written by this process
+            writer = self._writer
+            assert writer is not None
+            if not self._sealed:
+                writer.put(ops.CLOSE, state, error)
+            if not writer.flush(seconds, patient=False):
+                _say(
+                    f"dreamlake: no agent took everything within {seconds:.0f} s; "
+                    f"it is safe in {self._path}/.dreamlake/journals, and the next agent applies it"
+                )
+            if writer.lost:
+                _say(f"dreamlake: {writer.lost} calls could not be kept in {self._path} (see the warning above)")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        writer, self._writer = self._writer, None
+        self._is_open = False
+        if writer is not None:
+            writer.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException, seconds: float = config.CLOSE_SECONDS) -> None:
+        told = {"type": type(error).__name__, "message": _plain(str(error))}
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            self._close(ops.FINISHED, None, seconds)
+        else:
+            self._close(ops.FAILED, told, seconds)
+
+    def flush(self, durable: bool = False, timeout: float = config.FLUSH_SECONDS) -> None:
+        """Wait until the agent has committed everything this process wrote, and shown it in the files.
+
+        ``durable=True``: until it survives power loss; this works without an agent too, by one fsync of this process's journal.
+        Raises :class:`~dreamlake.errors.AgentUnavailable` when no agent answers within ``timeout`` seconds (nothing is lost), and
+        :class:`OSError` when the disk refuses to make it durable.
+        """
+        if self._disabled and self._is_open:
+            return
+        writer = self._ready()
+        if durable:
+            writer.journal.sync()
+            writer.flush(timeout, patient=False)
+            return
+        if not writer.flush(timeout, patient=False):
+            conversation = writer.conversation
+            why = conversation.trouble or conversation.no_agent or f"no answer within {timeout:.0f} s"
+            raise AgentUnavailable(
+                f"no agent has committed the operations: {why}. They are in {self._path}/.dreamlake/journals; "
+                "`dreamlake agent status` says more"
+            )
+
+    # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ready(self) -> Writer:
+        """The writer of this process; made anew in a forked child. :class:`RuntimeError` when the session is not open."""
+        writer = self._writer
+        if writer is not None:
+            return writer
+        with self._lock:
+            if not self._is_open:
+                raise RuntimeError(
+                    f"session {self.workspace}/{self.name} is not open: use it in a `with`, or call open() first"
+                )
+            if self._writer is None:
+                self._begin(forked=True)
+            assert self._writer is not None
+            return self._writer
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            self._ready()
+
+    def _ready_for_rows(self) -> Writer:
+        if self._sealed:
+            raise RuntimeError(f"session {self.workspace}/{self.name} is write-protected and finished")
+        return self._ready()
+
+    def _ready_for_change(self) -> Writer:
+        if self.write_protected:
+            raise RuntimeError(f"session {self.workspace}/{self.name} is write-protected")
+        return self._ready()
+
+    def _reader(self, *, hashed: bool = False) -> SessionReader:
+        """The directory for reading, this process's own writes included."""
+        if self._writer is not None:
+            self._writer.flush(config.FLUSH_SECONDS, hashed=hashed, patient=False)
+        return SessionReader(self._path)
+
+    # ── nouns ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def log(
+        self,
+        message: str | None = None,
+        level: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        **extra: Any,
+    ) -> LogBuilder | None:
+        """Write a line to the session's log.
+
+        ``level`` is one of debug, info (the default), warn, error, fatal, in any case. ``extra`` is merged over ``metadata``.
+        Without a message it returns a builder: ``session.log().warn("slow", step=3)``. Raises :class:`ValueError` for another
+        level, :class:`TypeError` naming a field that JSON cannot hold, :class:`RuntimeError` when the session is not open.
+        """
+        from dreamlake.logs import LogBuilder, write_log
+
+        self._check_open()
+        if message is None:
+            return LogBuilder(self, metadata)
+        write_log(self, message, level, metadata, extra)
+        return None
+
+    def parameters(self) -> Parameters:
+        """The session's parameters: ``session.parameters().set(lr=0.001)``, ``.get()``."""
+        from dreamlake.parameters import Parameters
+
+        self._check_open()
+        return Parameters(self)
+
+    def track(
+        self,
+        name: str,
+        description: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Track:
+        """A series of points: ``session.track("train/loss").append(value=0.5, step=1)``. ``/`` nests folders.
+
+        Raises :class:`ValueError` for a name that cannot be stored.
+        """
+        if description is None and tags is None and metadata is None:
+            found = self._tracks.get(name)
+            if found is not None and self._is_open:
+                return found
+        from dreamlake.tracks import Track
+
+        self._check_open()
+        track = Track(self, names.track_folder(name), description, tags, metadata)
+        self._tracks[name] = track
+        return track
+
+    def files(self) -> Files:
+        """The session's files: ``session.files().upload("model.pth", path="/models")``."""
+        from dreamlake.files import Files
+
+        self._check_open()
+        return Files(self)
+
+    def file(
+        self,
+        file_path: str | os.PathLike[str] | None = None,
+        prefix: str = "/",
+        description: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        file_id: str | None = None,
+        dest_path: str | os.PathLike[str] | None = None,
+    ) -> FileBuilder:
+        """The older spelling of :meth:`files`: ``session.file(file_path="model.pth", prefix="/models").save()``."""
+        from dreamlake.files import FileBuilder
+
+        self._check_open()
+        return FileBuilder(self, file_path, prefix, description, tags, metadata, file_id, dest_path)
+
+
+def _is_json_object(data: bytes) -> bool:
+    try:
+        return isinstance(jsons.loads(data), dict)
+    except ValueError:
+        return False
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(Exception):
+        print(text, file=sys.stderr, flush=True)
+
+
+# ── ends of a process ───────────────────────────────────────────────────────────────────────────────────────────────
+
+_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_hooks_in = False
+_pid = os.getpid()
+
+
+def _install_hooks() -> None:
+    """Once a process: at exit, and on SIGTERM where nobody else has taken it."""
+    global _hooks_in
+    if not _hooks_in:
+        _hooks_in = True
+        atexit.register(_at_exit)
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(ValueError, OSError):
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _at_exit() -> None:
+    """Close what the script left open: finished, or failed when an exception ended it. Bounded."""
+    error = None
+    if not hasattr(sys, "ps1"):  # in a notebook the last exception is not what ends it
+        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    deadline = time.monotonic() + config.EXIT_SECONDS
+    for session in list(_open_sessions):
+        seconds = max(0.2, deadline - time.monotonic())
+        with contextlib.suppress(Exception):
+            if error is not None:
+                session._fail(error, seconds)
+            else:
+                session._close(ops.FINISHED, None, seconds)
+
+
+def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+    """Flush, say who ended it, and then die of the signal as if we had not been here."""
+    deadline = time.monotonic() + config.EXIT_SECONDS
+    for session in list(_open_sessions):
+        with contextlib.suppress(Exception):
+            told = {"type": "SIGTERM", "message": "the process was asked to end"}
+            session._close(ops.KILLED_STATE, told, max(0.2, deadline - time.monotonic()))
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _in_child() -> None:
+    """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the journal is
+    the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
+    forget_link()
+    for session in list(_open_sessions):
+        session._lock = threading.RLock()
+        session._child = True
+        writer, session._writer = session._writer, None
+        session._tracks.clear()
+        if writer is not None:
+            writer.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

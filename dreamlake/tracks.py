@@ -1,0 +1,186 @@
+"""Tracks: series of points. A point is whatever fields you append; its index is its place in the series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dreamlake import config
+from dreamlake.wire import jsons, ops
+from dreamlake.wire.state import CHUNK_SIZE, track_id
+
+if TYPE_CHECKING:
+    from dreamlake.session import Session
+    from dreamlake.writer import Writer
+
+# One operation of a batch; a larger batch becomes several, in order.
+_OPERATION_BYTES = 4 << 20
+
+_encode = jsons.encode_fields
+
+
+class Receipt(Mapping[str, Any]):
+    """What ``append`` returns: a mapping that is filled in by the agent later.
+
+    ``receipt["index"]`` waits for the agent, at most 30 s (:class:`~dreamlake.errors.AgentUnavailable` then; the point is kept all
+    the same). A receipt that is not touched costs nothing; ``repr`` never waits.
+    """
+
+    __slots__ = ("_count", "_end", "_name", "_ordinal", "_writer")
+
+    def __init__(self, writer: Writer | None, name: str, ordinal: int, end: int | None, count: int = 0) -> None:
+        self._writer, self._name, self._ordinal, self._end, self._count = writer, name, ordinal, end, count
+
+    def _index(self, ordinal: int) -> str:
+        if self._writer is None:
+            return "0"
+        return str(self._writer.index_of(self._name, ordinal, self._end, config.RECEIPT_SECONDS))
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "trackId":
+            origin = self._origin()
+            return track_id(origin, self._name) if origin else None
+        if key == "index" and not self._count:
+            return self._index(self._ordinal)
+        if key == "startIndex" and self._count:
+            return self._index(self._ordinal)
+        if key == "endIndex" and self._count:
+            return self._index(self._ordinal + self._count - 1)
+        if key == "count" and self._count:
+            return self._count
+        if key == "bufferedDataPoints":
+            last = self._index(self._ordinal + max(1, self._count) - 1)
+            return str(int(last) + 1)
+        if key == "chunkSize":
+            return CHUNK_SIZE
+        raise KeyError(key)
+
+    def _origin(self) -> str | None:
+        if self._writer is None:
+            return None
+        self._index(self._ordinal)
+        return self._writer.conversation.origin
+
+    def __iter__(self) -> Iterator[str]:
+        numbers = ("startIndex", "endIndex", "count") if self._count else ("index",)
+        return iter(("trackId", *numbers, "bufferedDataPoints", "chunkSize"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Receipt of {self._count or 1} point(s) on {self._name!r}>"
+
+
+class Track:
+    """One series of an open session."""
+
+    __slots__ = ("_described", "_name", "_session")
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        description: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._session = session
+        self._name = name
+        given = {"description": description, "tags": tags, "metadata": metadata}
+        given = {key: value for key, value in given.items() if value is not None}
+        # Told with the first point, so that asking for a track makes none.
+        self._described: bytes | None = _encode(given, "track")[0] if given else None
+
+    def append(self, **fields: Any) -> Receipt:
+        """Add a point with these fields; returns a receipt that knows its index later.
+
+        The call is one write to this process's journal. Raises :class:`TypeError` naming a field that JSON cannot hold (nothing
+        is kept then), :class:`RuntimeError` when the session is not open.
+        """
+        data, nonfinite = _encode(fields)
+        session = self._session
+        writer = session._writer
+        if writer is None or self._described is not None or session._sealed:
+            ready = self._prepare()
+            if ready is None:
+                return Receipt(None, self._name, 0, 0)
+            writer = ready
+        ordinal, end = writer.point(self._name, data, nonfinite)
+        return Receipt(writer, self._name, ordinal, end)
+
+    def _prepare(self) -> Writer | None:
+        session = self._session
+        if session._disabled:
+            session._check_open()
+            return None
+        writer = session._ready_for_rows()
+        if self._described is not None:
+            writer.put(ops.TRACK, self._name, self._described)
+            self._described = None
+        return writer
+
+    def append_batch(self, points: list[dict[str, Any]]) -> Receipt:
+        """Add points, in order; returns a receipt with ``startIndex``, ``endIndex`` and ``count``.
+
+        Raises :class:`ValueError` for an empty list, :class:`TypeError` for a point that is no dict or holds what JSON cannot
+        (nothing is kept then). A batch of more than 4 MiB is kept as several operations: between those, another process's points
+        may stand.
+        """
+        if not isinstance(points, (list, tuple)):
+            raise TypeError(f"append_batch takes a list of dicts, not {type(points).__name__}")
+        if not points:
+            raise ValueError("append_batch needs at least one point")
+        batches: list[tuple[list[bytes], list[Any] | None]] = []
+        data: list[bytes] = []
+        listed: list[Any] = []
+        size = 0
+        for number, point in enumerate(points):
+            if not isinstance(point, dict):
+                raise TypeError(f"point {number} is a {type(point).__name__}, not a dict")
+            encoded, nonfinite = _encode(point, f"point {number}: field")
+            if len(encoded) > ops.POINT_BYTES_MAX:
+                raise ValueError(f"point {number} is larger than {ops.POINT_BYTES_MAX} bytes: upload a file instead")
+            if data and size + len(encoded) > _OPERATION_BYTES:
+                batches.append((data, listed if any(listed) else None))
+                data, listed, size = [], [], 0
+            data.append(encoded)
+            listed.append(nonfinite)
+            size += len(encoded) + 16
+        batches.append((data, listed if any(listed) else None))
+        writer = self._prepare()
+        if writer is None:
+            return Receipt(None, self._name, 0, 0, len(points))
+        first, end = writer.points(self._name, batches)
+        return Receipt(writer, self._name, first, end, len(points))
+
+    def read(self, start_index: int = 0, limit: int = 1000) -> dict[str, Any]:
+        """Points from ``start_index`` on, at most ``limit``: ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex",
+        "total", "hasMore"}``; ``total`` is the number returned. Your own points are among them. An unknown track is empty.
+        """
+        rows: list[dict[str, Any]] = []
+        more = False
+        if not self._session._disabled:
+            with self._session._reader() as reader:
+                rows, more = reader.points(self._name, start_index, limit)
+        return {
+            "data": [{**row, "index": str(row["index"])} for row in rows],
+            "startIndex": str(rows[0]["index"] if rows else start_index),
+            "endIndex": str(rows[-1]["index"] if rows else start_index - 1),
+            "total": len(rows),
+            "hasMore": more,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """The track's metadata and counts. :class:`FileNotFoundError` when nothing was ever appended to it."""
+        if self._session._disabled:
+            raise FileNotFoundError(f"no track {self._name!r}: DREAMLAKE_MODE=disabled keeps nothing")
+        with self._session._reader() as reader:
+            return reader.stats(self._name)
+
+    def list_all(self) -> list[dict[str, Any]]:
+        """A summary of every track of the session."""
+        if self._session._disabled:
+            return []
+        with self._session._reader() as reader:
+            return [reader.stats(name) for name in reader.tracks()]

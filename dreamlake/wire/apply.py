@@ -1,0 +1,371 @@
+"""Apply: what an operation does to a session, as rows to add to its logs.
+
+Deterministic: it uses the operation and the state, nothing else, so replaying the order that ``commits.log`` recorded
+gives the same rows with the same indexes. An operation that cannot be applied raises :class:`~dreamlake.wire.ops.Impossible`
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.wire import jsons, ops
+from dreamlake.wire.names import DREAMLAKE, file_place, track_folder
+from dreamlake.wire.ops import Impossible, Op
+from dreamlake.wire.state import (
+    FILES_LOG,
+    LOGS_LOG,
+    PARAMETERS_LOG,
+    SESSION_LOG,
+    TRACKS_LOG,
+    Row,
+    State,
+    Track,
+    fold,
+    parents,
+    track_id,
+    track_view,
+)
+from dreamlake.wire.times import time_text
+
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+_INCOMING = re.compile(r"[0-9a-f]{32}-[0-9A-Za-z_-]{1,64}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass
+class Applied:
+    """What a run of operations amounts to, before any of it is on disk."""
+
+    rows: dict[str, list[bytes]] = field(default_factory=dict)
+    # track → [first ordinal, first index, how many], as often as the line breaks
+    placed: dict[str, list[list[int]]] = field(default_factory=dict)
+    # position in the run → why
+    refused: dict[int, str] = field(default_factory=dict)
+    # views that no longer show the state
+    stale: set[str] = field(default_factory=set)
+
+    def add(self, log: str, line: bytes) -> None:
+        lines = self.rows.get(log)
+        if lines is None:
+            self.rows[log] = [line]
+        else:
+            lines.append(line)
+
+
+def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: set[int] | None = None) -> None:
+    """Apply a client's operations in order; the impossible ones are refused and the others go on.
+
+    ``skip`` are the positions that were refused when this run was first committed: on replay that record is believed,
+    not today's judgement, or an upgrade of the agent would move every later index.
+    """
+    author = client.hex()
+    for position, op in enumerate(run):
+        if skip is not None and position in skip:
+            out.refused[position] = "refused when it was committed"
+            continue
+        try:
+            _APPLY[ops.check(op)[0]](state, author, op, out)
+        except Impossible as reason:
+            out.refused[position] = str(reason)
+
+
+def _member(state: State, author: str) -> None:
+    if author not in state.clients:
+        raise Impossible("operation of a client that has not opened the session")
+
+
+def _agent_only(state: State, author: str) -> None:
+    if author in state.clients:
+        raise Impossible("only the agent may say that")
+
+
+def _open_for_rows(state: State, author: str) -> None:
+    _member(state, author)
+    if state.protected and state.run_state == ops.FINISHED:
+        raise Impossible("the session is write-protected and finished")
+
+
+def _open_for_change(state: State, author: str) -> None:
+    _member(state, author)
+    if state.protected:
+        raise Impossible("the session is write-protected")
+
+
+def _fields(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        found = jsons.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Impossible(f"{what} is not a JSON object")
+    return found
+
+
+def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
+    line = jsons.encode(row) + b"\n"
+    fold(state, log, row)
+    out.add(log, line)
+    out.stale.add(view)
+
+
+def _nonfinite(listed: Any) -> bytes:
+    if not listed:
+        return b""
+    if not all(isinstance(each, str) for each in listed):
+        raise Impossible("nonfinite is not a list of field names")
+    return b',"nonfinite":' + jsons.dumps(listed)
+
+
+# ── one function per operation ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, who, given = op
+    name, workspace = who.get("name"), who.get("workspace")
+    if not (isinstance(name, str) and isinstance(workspace, str) and name and workspace):
+        raise Impossible("a session needs a name and a workspace")
+    numbers = {key: who.get(key) for key in ("rank", "world_size", "pid")}
+    if not all(value is None or isinstance(value, int) for value in numbers.values()):
+        raise Impossible("rank, world_size and pid are numbers")
+    row = {
+        "op": "open",
+        "time": time_text(time),
+        "client": author,
+        "name": name,
+        "workspace": workspace,
+        **{key: value for key, value in numbers.items() if value is not None},
+        "host": str(who.get("host") or ""),
+        **({"forked": True} if who.get("forked") else {}),
+        "set": _fields(given, "what the session was opened with"),
+    }
+    _history(state, out, SESSION_LOG, row, "session.json")
+
+
+def counts(state: State) -> dict[str, int]:
+    """Rows in every log, as an end of session records them."""
+    found = {track.log: track.tail.rows for track in state.tracks.values()}
+    if state.logs.rows:
+        found[LOGS_LOG] = state.logs.rows
+    return found
+
+
+def _close(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, end, error = op
+    _member(state, author)
+    if end not in ops.END_STATES:
+        raise Impossible(f"a session does not end as {end!r}")
+    told = None
+    if error is not None:
+        told = {"type": str(error.get("type", ""))[:1000], "message": str(error.get("message", ""))[:10_000]}
+    _end(state, out, author, time, end, told)
+
+
+def _end(state: State, out: Applied, author: str, time: int, end: str, error: dict[str, str] | None) -> None:
+    row: Row = {"op": "end", "time": time_text(time), "client": author, "state": end}
+    if error is not None:
+        row["error"] = error
+    others = (each["state"] for key, each in state.run.items() if key != author)
+    if ops.RUNNING not in others:
+        row["counts"] = counts(state)
+    _history(state, out, SESSION_LOG, row, "session.json")
+
+
+def _killed(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, whom = op
+    _agent_only(state, author)
+    victim = whom.hex()
+    client = state.clients.get(victim)
+    if client is None or client.state != ops.RUNNING:
+        raise Impossible("that client is not running")
+    # A forked child that goes without a word (os._exit, as every multiprocessing child does) is no death of a rank.
+    _end(state, out, victim, time, ops.FINISHED if client.forked else ops.KILLED_STATE, None)
+
+
+def _log(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, level, message, metadata, nonfinite = op
+    _open_for_rows(state, author)
+    if level not in ops.LEVELS:
+        raise Impossible(f"level {level!r} is not one of {', '.join(ops.LEVELS)}")
+    if metadata is not None and not jsons.is_object(metadata):
+        raise Impossible("metadata is not a JSON object")
+    tail, when = state.logs, time_text(time)
+    try:
+        text = jsons.dumps(message)
+    except TypeError:
+        raise Impossible("message is not valid Unicode") from None
+    line = b'{"sequenceNumber":%d,"timestamp":"%b","level":"%b","message":%b%b%b}\n' % (
+        tail.next,
+        when.encode(),
+        level.encode(),
+        text,
+        b"" if metadata is None else b',"metadata":' + metadata,
+        _nonfinite(nonfinite),
+    )
+    out.add(LOGS_LOG, line)
+    tail.next += 1
+    tail.rows += 1
+    tail.time = when
+
+
+def _parameters(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, data, nonfinite = op
+    _open_for_change(state, author)
+    _nonfinite(nonfinite)
+    row: Row = {"op": "set", "time": time_text(time), "client": author, "set": _fields(data, "parameters")}
+    if nonfinite:
+        row["nonfinite"] = list(nonfinite)
+    _history(state, out, PARAMETERS_LOG, row, "parameters.json")
+
+
+def _track(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, name, given = op
+    _open_for_rows(state, author)
+    _describe(state, out, author, name, time, _fields(given, "the description of a track"))
+
+
+def _describe(state: State, out: Applied, author: str, name: str, time: int, given: dict[str, Any]) -> Track:
+    try:
+        track_folder(name)
+    except ValueError as reason:
+        raise Impossible(str(reason)) from None
+    if name.split("/")[0] == DREAMLAKE:
+        raise Impossible("a track may not be named after Dreamlake's own folder")
+    row: Row = {"time": time_text(time), "client": author, "track": name}
+    if name not in state.tracks:
+        row["trackId"] = track_id(state.origin, name)
+    if given:
+        row["set"] = given
+    _history(state, out, TRACKS_LOG, row, track_view(name))
+    return state.tracks[name]
+
+
+def _place(out: Applied, name: str, ordinal: int, index: int, number: int) -> None:
+    spans = out.placed.get(name)
+    if spans is None:
+        out.placed[name] = [[ordinal, index, number]]
+        return
+    last = spans[-1]
+    if last[0] + last[2] == ordinal and last[1] + last[2] == index:
+        last[2] += number
+    else:
+        spans.append([ordinal, index, number])
+
+
+def _point(state: State, author: str, op: Op, out: Applied) -> None:
+    name, ordinal, data = op[2], op[3], op[4]
+    _points_of(state, author, name, ordinal, op[1], (data,), (op[5],) if len(op) > 5 else None, out)
+
+
+def _points(state: State, author: str, op: Op, out: Applied) -> None:
+    data = op[4]
+    if not data or not all(isinstance(each, bytes) for each in data):
+        raise Impossible("a batch of points is a list of JSON objects")
+    nonfinite = op[5] if len(op) > 5 else None
+    if nonfinite is not None and len(nonfinite) != len(data):
+        raise Impossible("nonfinite and points differ in number")
+    _points_of(state, author, op[2], op[3], op[1], data, nonfinite, out)
+
+
+def _points_of(
+    state: State, author: str, name: str, ordinal: int, time: int, data: Any, nonfinite: Any, out: Applied
+) -> None:
+    _open_for_rows(state, author)
+    for each in data:
+        if not jsons.is_object(each):
+            raise Impossible("a point is not one JSON object")
+    extra = [_nonfinite(each) for each in nonfinite] if nonfinite else None
+    track = state.tracks.get(name)
+    if track is None:
+        track = _describe(state, out, author, name, time, {})
+    tail, when = track.tail, time_text(time)
+    stamp, index = when.encode(), tail.next
+    log = out.rows.get(track.log)
+    if log is None:
+        log = out.rows[track.log] = []
+        out.stale.add(track_view(name))
+    for at, each in enumerate(data):
+        log.append(
+            b'{"index":%d,"data":%b,"createdAt":"%b"%b}\n' % (index + at, each, stamp, extra[at] if extra else b"")
+        )
+    number = len(data)
+    tail.next = index + number
+    tail.rows += number
+    tail.time = when
+    _place(out, name, ordinal, index, number)
+
+
+def _file(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, data, incoming = op
+    _open_for_change(state, author)
+    record = _fields(data, "the record of a file")
+    if not _ID.match(str(record.get("id", ""))) or record["id"] in state.files:
+        raise Impossible("a file needs an id of its own")
+    if not _INCOMING.match(incoming):
+        raise Impossible("a captured file has another name")
+    try:
+        place = file_place(record.get("path", ""), record.get("filename", ""))
+    except (ValueError, TypeError) as reason:
+        raise Impossible(str(reason)) from None
+    if place in state.folders:
+        raise Impossible(f"files/{place} is a folder already")
+    for folder in parents(place):
+        if folder in state.places:
+            raise Impossible(f"files/{folder} is a file already")
+    when = time_text(time)
+    record.update(sessionId=state.origin, uploadedAt=when, updatedAt=when, deletedAt=None)
+    row = {"op": "upload", "time": when, "client": author, "record": record, "incoming": incoming}
+    _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
+
+
+def _known_file(state: State, file_id: str) -> None:
+    if file_id not in state.files:
+        raise Impossible(f"no file with the id {file_id!r}")
+
+
+def _file_change(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, file_id, data = op
+    _open_for_change(state, author)
+    _known_file(state, file_id)
+    given = _fields(data, "the change of a file")
+    if not set(given) <= {"description", "tags", "metadata"}:
+        raise Impossible("only description, tags and metadata of a file can change")
+    row = {"op": "change", "time": time_text(time), "client": author, "id": file_id, "set": given}
+    _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
+
+
+def _file_delete(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, file_id = op
+    _open_for_change(state, author)
+    _known_file(state, file_id)
+    row = {"op": "delete", "time": time_text(time), "client": author, "id": file_id}
+    _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
+
+
+def _hashed(state: State, author: str, op: Op, out: Applied) -> None:
+    _, time, file_id, checksum = op
+    _agent_only(state, author)
+    _known_file(state, file_id)
+    if not _SHA256.match(checksum):
+        raise Impossible("not a sha256")
+    row = {"op": "hashed", "time": time_text(time), "id": file_id, "checksum": checksum}
+    _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
+
+
+_APPLY: dict[int, Callable[[State, str, Op, Applied], None]] = {
+    ops.OPEN: _open,
+    ops.CLOSE: _close,
+    ops.LOG: _log,
+    ops.PARAMETERS: _parameters,
+    ops.TRACK: _track,
+    ops.POINT: _point,
+    ops.POINTS: _points,
+    ops.FILE: _file,
+    ops.FILE_CHANGE: _file_change,
+    ops.FILE_DELETE: _file_delete,
+    ops.KILLED: _killed,
+    ops.HASHED: _hashed,
+}

@@ -1,0 +1,192 @@
+"""JSON: what users' values become, and how lines that others wrote are read.
+
+Every line and every view is valid JSON. A float that JSON cannot hold is stored as one of the strings ``"NaN"``,
+``"Infinity"``, ``"-Infinity"`` and its field is listed, so that a user's own string ``"NaN"`` stays a string.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+import math
+import re
+import uuid
+from typing import Any
+
+import orjson
+
+DEPTH_MAX = 64
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+dumps = orjson.dumps
+
+
+def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, list[str] | None]:
+    """A user's fields as one JSON object, and the fields whose value is not finite (None when all are).
+
+    Accepts numpy and torch scalars and 0-d arrays, enums, datetimes, paths, UUIDs and dataclasses. Raises
+    :class:`TypeError` naming the field for anything that JSON cannot hold; nothing is stored then.
+
+    >>> encode_fields({"value": float("nan"), "epoch": 1})
+    (b'{"value":"NaN","epoch":1}', ['value'])
+    """
+    try:
+        data = orjson.dumps(fields)
+    except (TypeError, RecursionError):
+        return _encode_slowly(fields, what)
+    # orjson writes NaN as null. The word alone does not say so; the slow way does.
+    return _encode_slowly(fields, what) if b"null" in data else (data, None)
+
+
+def _encode_slowly(fields: dict[str, Any], what: str) -> tuple[bytes, list[str] | None]:
+    nonfinite: list[str] = []
+    plain = {str(key): plain_value(value, str(key), nonfinite, what) for key, value in fields.items()}
+    return encode(plain), nonfinite or None
+
+
+def encode(plain: Any) -> bytes:
+    """Plain values as JSON; integers beyond 64 bits too, which orjson refuses."""
+    try:
+        return orjson.dumps(plain)
+    except TypeError:
+        return json.dumps(plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def plain_value(value: Any, field: str, nonfinite: list[str], what: str = "field", depth: int = 0) -> Any:
+    """``value`` made of None, bool, int, float, str, list and dict only; appends the fields that are not finite."""
+    if depth > DEPTH_MAX:
+        raise TypeError(f"{what} {field!r} is nested deeper than {DEPTH_MAX} levels (or contains itself)")
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return value
+    if kind is str:
+        return _text(value, field, what)
+    if kind is float:
+        return value if math.isfinite(value) else _set_aside(value, field, nonfinite)
+    if isinstance(value, enum.Enum):
+        return plain_value(value.value, field, nonfinite, what, depth + 1)
+    if isinstance(value, dict):
+        return {
+            _key(key, field, what): plain_value(inner, f"{field}.{key}", nonfinite, what, depth + 1)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [
+            plain_value(inner, f"{field}.{index}", nonfinite, what, depth + 1)
+            for index, inner in enumerate(value)
+        ]
+    if isinstance(value, str):
+        return _text(str.__str__(value), field, what)
+    if isinstance(value, float):  # numpy.float64 is one
+        return plain_value(float(value), field, nonfinite, what, depth)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if hasattr(value, "__fspath__"):
+        return _text(str(value), field, what)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            each.name: plain_value(getattr(value, each.name), f"{field}.{each.name}", nonfinite, what, depth + 1)
+            for each in dataclasses.fields(value)
+        }
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # numpy, torch, jax: one number
+        inner = value.item()
+        if type(inner) is not kind:
+            return plain_value(inner, field, nonfinite, what, depth + 1)
+    raise TypeError(f"{what} {field!r}: {_refusal(value)}")
+
+
+def _refusal(value: Any) -> str:
+    name = type(value).__name__
+    if getattr(value, "shape", None) not in (None, ()):
+        return f"an array of shape {tuple(value.shape)} cannot be stored as JSON; give .item(), .tolist(), or upload a file"
+    return f"a value of type {name} cannot be stored as JSON; convert it to a number, string, list or dict"
+
+
+def _set_aside(value: float, field: str, nonfinite: list[str]) -> str:
+    nonfinite.append(field)
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _text(value: str, field: str, what: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise TypeError(f"{what} {field!r} is not valid Unicode (a lone surrogate) and cannot be stored") from None
+    return value
+
+
+def _key(key: Any, field: str, what: str) -> str:
+    if isinstance(key, str):
+        return _text(str(key), field, what)
+    if isinstance(key, (bool, int)) or key is None:
+        return "null" if key is None else str(key).lower() if isinstance(key, bool) else str(int(key))
+    raise TypeError(f"{what} {field!r} has a key of type {type(key).__name__}; JSON keys are strings")
+
+
+def loads(data: bytes | str) -> Any:
+    """Read JSON that anyone wrote: also bare ``NaN`` and ``Infinity`` (0.2.x) and integers of any size.
+
+    Raises :class:`ValueError` for anything else.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    if not _LONG_NUMBER.search(raw):
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            pass
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_object(data: bytes) -> bool:
+    """Whether ``data`` is exactly one JSON object: what may stand inside a line that we write."""
+    try:
+        # The first byte decides the kind; the parse decides that it is one value and complete.
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return data[:1] == b"{" and b"\n" not in data
+
+
+def restore(data: dict[str, Any], nonfinite: list[str] | None) -> dict[str, Any]:
+    """Give the listed fields their float back, for readers in Python. A field may be a path such as ``a.b.0``."""
+    for field in nonfinite or ():
+        _restore_one(data, field)
+    return data
+
+
+def _restore_one(holder: Any, field: str) -> None:
+    if isinstance(holder, dict):
+        if field in holder:
+            holder[field] = _NONFINITE.get(holder[field], holder[field])
+            return
+        for key in holder:
+            if field.startswith(f"{key}."):
+                inner = holder[key]
+                rest = field[len(key) + 1 :]
+                if isinstance(inner, list) and rest.isdigit() and int(rest) < len(inner):
+                    inner[int(rest)] = _NONFINITE.get(inner[int(rest)], inner[int(rest)])
+                else:
+                    _restore_one(inner, rest)
+    elif isinstance(holder, list):
+        head, _, rest = field.partition(".")
+        if head.isdigit() and int(head) < len(holder):
+            _restore_one(holder[int(head)], rest)
+
+
+def pretty(plain: Any) -> bytes:
+    """A view as a person reads it: indented, ending in a newline."""
+    try:
+        return orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

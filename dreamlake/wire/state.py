@@ -1,0 +1,315 @@
+"""State: what a session is, folded from the rows of its histories, and how its views look.
+
+``fold`` is the only thing that changes a noun: the agent folds the row it has just made, a reader folds the rows it has
+read, and both come to the same state. Points and log lines carry no state beyond how many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.wire import ops
+from dreamlake.wire.names import file_place
+
+SESSION_LOG = ".dreamlake/session.jsonl"
+PARAMETERS_LOG = ".dreamlake/parameters.jsonl"
+TRACKS_LOG = ".dreamlake/tracks.jsonl"
+FILES_LOG = ".dreamlake/files.jsonl"
+HISTORIES = (SESSION_LOG, PARAMETERS_LOG, TRACKS_LOG, FILES_LOG)
+LOGS_LOG = "logs/logs.jsonl"
+
+SESSION_VIEW = "session.json"
+PARAMETERS_VIEW = "parameters.json"
+FILES_VIEW = "files/.files_metadata.json"
+
+Row = dict[str, Any]
+
+# What 0.2.x answers for its server-side chunks; a local series is one file and is never chunked.
+CHUNK_SIZE = 10_000
+
+_SESSION_FIELDS = ("description", "tags", "folder", "metadata")
+
+
+def data_log(track: str) -> str:
+    return f"tracks/{track}/data.jsonl"
+
+
+def track_view(track: str) -> str:
+    return f"tracks/{track}/metadata.json"
+
+
+@dataclass
+class Tail:
+    """How far a log has come: rows in it, the index that the next row gets, when the last one was made."""
+
+    rows: int = 0
+    next: int = 0
+    time: str | None = None
+
+
+@dataclass
+class Track:
+    id: str
+    log: str
+    created: str
+    tail: Tail
+    description: str | None = None
+    tags: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+    updated: str = ""
+
+
+@dataclass
+class Client:
+    """One journal's author: a process, or a process after a fork."""
+
+    rank: int | None
+    state: str
+    forked: bool = False
+    pid: int | None = None
+    host: str | None = None
+
+
+@dataclass
+class State:
+    """Everything about one session that applying an operation may use."""
+
+    origin: str
+    session: dict[str, Any] | None = None
+    clients: dict[str, Client] = field(default_factory=dict)
+    # The clients of the present run: those since the session was last wholly closed.
+    run: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
+    parameters_version: int = 0
+    parameters_updated: str | None = None
+    parameters_nonfinite: set[str] = field(default_factory=set)
+    tracks: dict[str, Track] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    incoming: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, int] = field(default_factory=dict)
+    logs: Tail = field(default_factory=Tail)
+
+    @property
+    def protected(self) -> bool:
+        return bool(self.session and self.session.get("write_protected"))
+
+    @property
+    def run_state(self) -> str | None:
+        return self.session.get("state") if self.session else None
+
+
+# ── folding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fold(state: State, log: str, row: Row) -> None:
+    """Take one row of a history into the state. Rows that say nothing known are passed over."""
+    _FOLDS[log](state, row)
+
+
+def _fold_session(state: State, row: Row) -> None:
+    what = row.get("op")
+    if what == "import":
+        state.session = {**row["set"]}
+        return
+    client, time = row.get("client", ""), row["time"]
+    if what == "open":
+        _fold_open(state, row, client, time)
+    elif what == "end" and state.session is not None and client in state.clients:
+        state.clients[client].state = row["state"]
+        if client in state.run:
+            state.run[client].update(state=row["state"], ended_at=time, error=row.get("error"))
+            state.session["updated_at"] = time
+            _sum_up_run(state, time, row.get("counts"))
+
+
+def _fold_open(state: State, row: Row, client: str, time: str) -> None:
+    given = row["set"]
+    if state.session is None:
+        state.session = {
+            "name": row["name"],
+            "workspace": row["workspace"],
+            **dict.fromkeys(_SESSION_FIELDS),
+            "created_at": time,
+            "updated_at": time,
+            "write_protected": False,
+        }
+    session = state.session
+    sealed = session.get("write_protected") and session.get("state") == ops.FINISHED
+    state.clients[client] = Client(
+        row.get("rank"), ops.RUNNING, bool(row.get("forked")), row.get("pid"), row.get("host")
+    )
+    if sealed:  # opened to be read: nothing changes
+        state.clients[client].state = ops.FINISHED
+        return
+    session.update({key: given[key] for key in _SESSION_FIELDS if given.get(key) is not None})
+    session["write_protected"] = bool(session.get("write_protected") or given.get("write_protected"))
+    session["updated_at"] = time
+    if not any(each["state"] == ops.RUNNING for each in state.run.values()):
+        state.run = {}
+        session["started_at"] = time
+    state.run[client] = {"rank": row.get("rank"), "state": ops.RUNNING}
+    session["state"] = ops.RUNNING
+    for key in ("ended_at", "error", "killed_ranks", "counts"):
+        session.pop(key, None)
+
+
+def _sum_up_run(state: State, time: str, counts: dict[str, int] | None) -> None:
+    """The session's state out of its clients': running while one runs, else the worst that happened."""
+    assert state.session is not None
+    ends = list(state.run.values())
+    states = {each["state"] for each in ends}
+    if ops.RUNNING in states:
+        return
+    session = state.session
+    session["state"] = next((s for s in (ops.FAILED, ops.KILLED_STATE) if s in states), ops.FINISHED)
+    session["ended_at"] = time
+    error = next((each for each in ends if each.get("error") and each["state"] == session["state"]), None)
+    if error:
+        session["error"] = {**error["error"], **({} if error["rank"] is None else {"rank": error["rank"]})}
+    killed = [each["rank"] for each in ends if each["state"] == ops.KILLED_STATE and each["rank"] is not None]
+    if killed:
+        session["killed_ranks"] = sorted(killed)
+    if counts is not None:
+        session["counts"] = counts
+
+
+def _fold_parameters(state: State, row: Row) -> None:
+    if row.get("op") == "import":
+        state.parameters_version = int(row.get("version") or 0)
+    else:
+        state.parameters_version += 1
+    if state.parameters is None:
+        state.parameters = {}
+    given = row["set"]
+    state.parameters.update(given)
+    state.parameters_nonfinite.difference_update(given)
+    state.parameters_nonfinite.update(row.get("nonfinite") or ())
+    state.parameters_updated = row["time"]
+
+
+def _fold_track(state: State, row: Row) -> None:
+    name = row["track"]
+    track = state.tracks.get(name)
+    if track is None:
+        track = Track(row["trackId"], data_log(name), row["time"], Tail(), updated=row["time"])
+        state.tracks[name] = track
+    given = row.get("set") or {}
+    track.description = given.get("description", track.description)
+    track.tags = given.get("tags", track.tags)
+    track.metadata = given.get("metadata", track.metadata)
+    track.updated = row["time"]
+
+
+def _fold_file(state: State, row: Row) -> None:
+    what = row["op"]
+    if what in ("upload", "import"):
+        record = {**row["record"]}
+        place = file_place(record["path"], record["filename"])
+        replaced = state.places.get(place)
+        if replaced is not None:
+            state.files.pop(replaced, None)
+            state.incoming.pop(replaced, None)
+        else:
+            for folder in parents(place):
+                state.folders[folder] = state.folders.get(folder, 0) + 1
+        state.files[record["id"]] = record
+        state.places[place] = record["id"]
+        if row.get("incoming"):
+            state.incoming[record["id"]] = row["incoming"]
+        return
+    found = state.files.get(row["id"])
+    if found is None:
+        return
+    if what == "change":
+        found.update(row["set"])
+        found["updatedAt"] = row["time"]
+    elif what == "delete":
+        found["deletedAt"] = found["updatedAt"] = row["time"]
+    elif what == "hashed":
+        found["checksum"] = row["checksum"]
+
+
+_FOLDS = {
+    SESSION_LOG: _fold_session,
+    PARAMETERS_LOG: _fold_parameters,
+    TRACKS_LOG: _fold_track,
+    FILES_LOG: _fold_file,
+}
+
+
+def parents(place: str) -> list[str]:
+    """
+    >>> parents("a/b/c.txt")
+    ['a', 'a/b']
+    """
+    parts = place.split("/")[:-1]
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def track_id(origin: str, name: str) -> str:
+    """A track's id: the same wherever and whenever this session's history is replayed."""
+    return hashlib.sha256(f"{origin}/{name}".encode()).hexdigest()[:24]
+
+
+# ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def session_view(state: State) -> dict[str, Any] | None:
+    return None if state.session is None else {**state.session, "id": state.origin}
+
+
+def parameters_view(state: State) -> dict[str, Any] | None:
+    if state.parameters is None:
+        return None
+    view: dict[str, Any] = {
+        "version": state.parameters_version,
+        "data": state.parameters,
+        "updatedAt": state.parameters_updated,
+    }
+    if state.parameters_nonfinite:
+        view["nonfinite"] = sorted(state.parameters_nonfinite)
+    return view
+
+
+def track_metadata_view(state: State, name: str) -> dict[str, Any]:
+    track = state.tracks[name]
+    return {
+        "trackId": track.id,
+        "name": name,
+        "description": track.description,
+        "tags": track.tags,
+        "metadata": track.metadata,
+        "totalDataPoints": track.tail.rows,
+        "nextIndex": track.tail.next,
+        "createdAt": track.created,
+        "updatedAt": max(track.updated, track.tail.time or ""),
+    }
+
+
+def files_view(state: State) -> dict[str, Any] | None:
+    return {"files": list(state.files.values())} if state.files else None
+
+
+def view(state: State, path: str) -> dict[str, Any] | None:
+    """The view that belongs at ``path``, or None when there is nothing to show there yet."""
+    if path == SESSION_VIEW:
+        return session_view(state)
+    if path == PARAMETERS_VIEW:
+        return parameters_view(state)
+    if path == FILES_VIEW:
+        return files_view(state)
+    return track_metadata_view(state, path[len("tracks/") : -len("/metadata.json")])
+
+
+def view_of(log: str) -> str | None:
+    """The view that changes when rows are added to ``log``."""
+    return {
+        SESSION_LOG: SESSION_VIEW,
+        PARAMETERS_LOG: PARAMETERS_VIEW,
+        FILES_LOG: FILES_VIEW,
+        TRACKS_LOG: None,
+        LOGS_LOG: None,
+    }.get(log, log[: -len("data.jsonl")] + "metadata.json" if log.endswith("/data.jsonl") else None)

@@ -1,0 +1,286 @@
+"""The disk, as the journal, the store and the reader see it.
+
+One flat list of operations, each close to one system call, so that a process can die between any two of them. Paths are
+relative to an open folder (``at``) and never leave it: no component may be ``..`` or a symbolic link. The pretend disk
+of ``tests/sim`` offers the same operations and is held to the same contract (``tests/world/test_disk.py``).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat as _stat
+from dataclasses import dataclass
+from typing import Protocol
+
+READ = os.O_RDONLY
+APPEND = os.O_WRONLY | os.O_APPEND
+READ_APPEND = os.O_RDWR | os.O_APPEND
+CREATE = os.O_CREAT
+NEW = os.O_CREAT | os.O_EXCL
+EMPTY = os.O_TRUNC
+
+_SYSTEM_NAMESPACE_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+_FICLONE = 0x40049409  # linux/fs.h: share the extents of a file (btrfs, xfs, bcachefs)
+_COPY_CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What the project asks of a file: identity, size in bytes, links, mtime in nanoseconds, kind."""
+
+    dev: int
+    ino: int
+    size: int
+    nlink: int
+    mtime_ns: int
+    is_dir: bool
+    is_file: bool
+
+
+class Disk(Protocol):
+    """The operations. All raise :class:`OSError`; ``write`` may be short; ``rename`` replaces."""
+
+    def root(self, path: str) -> int: ...
+    def open(self, path: str, flags: int, at: int) -> int: ...
+    def folder(self, path: str, at: int) -> int: ...
+    def close(self, fd: int) -> None: ...
+    def pread(self, fd: int, size: int, offset: int) -> bytes: ...
+    def write(self, fd: int, data: bytes) -> int: ...
+    def truncate(self, fd: int, size: int) -> None: ...
+    def fsync(self, fd: int) -> None: ...
+    def fstat(self, fd: int) -> Stat: ...
+    def stat(self, path: str, at: int) -> Stat: ...
+    def rename(self, source: str, target: str, at: int) -> None: ...
+    def unlink(self, path: str, at: int) -> None: ...
+    def mkdirs(self, path: str, at: int) -> None: ...
+    def listdir(self, path: str, at: int) -> list[str]: ...
+    def lock(self, fd: int) -> bool: ...
+
+
+def _parts(path: str) -> list[str]:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts or "\0" in path:
+        raise PermissionError(errno.EPERM, "path leaves its folder", path)
+    return parts
+
+
+def _named(path: str) -> list[str]:
+    """The components of a path that must name something below the folder."""
+    parts = _parts(path)
+    if not parts:
+        raise IsADirectoryError(errno.EISDIR, "path is the folder itself", path)
+    return parts
+
+
+class RealDisk:
+    """The operating system's file system. Stateless; safe from any thread."""
+
+    close = staticmethod(os.close)
+    pread = staticmethod(os.pread)
+    write = staticmethod(os.write)
+    truncate = staticmethod(os.ftruncate)
+    fsync = staticmethod(os.fsync)
+
+    def root(self, path: str) -> int:
+        """Open the folder at an absolute path of the outside world, following links in it."""
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _parent(self, parts: list[str], at: int) -> int:
+        # One openat per component: the only portable way to refuse a symbolic link in the middle of a path.
+        fd = os.dup(at)
+        try:
+            for part in parts:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def open(self, path: str, flags: int, at: int) -> int:
+        parts = _named(path)
+        parent = self._parent(parts[:-1], at)
+        try:
+            # O_NONBLOCK: a FIFO that somebody put where a log belongs must not hang us. No effect on regular files.
+            return os.open(parts[-1], flags | _SYSTEM_NAMESPACE_FLAGS | os.O_NONBLOCK, 0o666, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def folder(self, path: str, at: int) -> int:
+        """Open a folder below ``at``."""
+        return self._parent(_parts(path), at)
+
+    def fstat(self, fd: int) -> Stat:
+        return _to_stat(os.fstat(fd))
+
+    def stat(self, path: str, at: int) -> Stat:
+        parts = _parts(path)
+        parent = self._parent(parts[:-1], at)
+        try:
+            return _to_stat(os.stat(parts[-1] if parts else ".", dir_fd=parent, follow_symlinks=False))
+        finally:
+            os.close(parent)
+
+    def rename(self, source: str, target: str, at: int) -> None:
+        here, there = _named(source), _named(target)
+        source_parent = self._parent(here[:-1], at)
+        try:
+            target_parent = self._parent(there[:-1], at)
+            try:
+                os.rename(here[-1], there[-1], src_dir_fd=source_parent, dst_dir_fd=target_parent)
+            finally:
+                os.close(target_parent)
+        finally:
+            os.close(source_parent)
+
+    def unlink(self, path: str, at: int) -> None:
+        parts = _named(path)
+        parent = self._parent(parts[:-1], at)
+        try:
+            os.unlink(parts[-1], dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def mkdirs(self, path: str, at: int) -> None:
+        """Make a folder and its parents; a folder that is there already is fine."""
+        fd = os.dup(at)
+        try:
+            for part in _parts(path):
+                try:
+                    os.mkdir(part, 0o777, dir_fd=fd)
+                except FileExistsError:
+                    pass
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+        finally:
+            os.close(fd)
+
+    def listdir(self, path: str, at: int) -> list[str]:
+        """Names in a folder, sorted; an absent folder has none."""
+        try:
+            fd = self.folder(path, at)
+        except FileNotFoundError:
+            return []
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def lock(self, fd: int) -> bool:
+        """Take the exclusive lock of an open file without waiting; False when another open file holds it."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _to_stat(found: os.stat_result) -> Stat:
+    return Stat(
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_nlink,
+        found.st_mtime_ns,
+        _stat.S_ISDIR(found.st_mode),
+        _stat.S_ISREG(found.st_mode),
+    )
+
+
+def write_all(disk: Disk, fd: int, data: bytes) -> None:
+    """Write every byte, going on after short writes; the first error is raised with the file partly written."""
+    view = data
+    while view:
+        written = disk.write(fd, view)
+        if written <= 0:
+            raise OSError(errno.EIO, "write made no progress")
+        view = view[written:]
+
+
+def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool) -> None:
+    """Put ``data`` at ``path`` in one step: a reader sees the old bytes or the new ones, never a mixture.
+
+    temp + write so that a crash leaves the old file; fsync before the rename so that the new name never stands for
+    bytes that are not there; fsync of the folder after it so that the name itself survives power loss.
+    """
+    temp = path + ".tmp"
+    fd = disk.open(temp, APPEND | CREATE | EMPTY, at)
+    try:
+        write_all(disk, fd, data)
+        if durable:
+            disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(temp, path, at)
+    if durable:
+        sync_folder(disk, path.rpartition("/")[0], at)
+
+
+def sync_folder(disk: Disk, path: str, at: int) -> None:
+    """Make the names in a folder survive power loss."""
+    fd = disk.folder(path, at)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def read_file(disk: Disk, path: str, at: int, limit: int) -> bytes:
+    """A whole small file; :class:`OSError` (EFBIG) when it is larger than ``limit`` bytes."""
+    fd = disk.open(path, READ, at)
+    try:
+        size = disk.fstat(fd).size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", path)
+        chunks: list[bytes] = []
+        offset = 0
+        while chunk := disk.pread(fd, 1 << 20, offset):
+            chunks.append(chunk)
+            offset += len(chunk)
+            if offset > limit:
+                raise OSError(errno.EFBIG, f"larger than the limit of {limit} bytes", path)
+        return b"".join(chunks)
+    finally:
+        disk.close(fd)
+
+
+def clone(source: int, target: int) -> int:
+    """Copy an open file into an empty one, disk to disk; returns the bytes copied.
+
+    Shares the extents where the file system can (``FICLONE``), else ``copy_file_range`` (no bytes through this
+    process), else plain reads and writes in chunks of 8 MiB.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return os.fstat(target).st_size
+    except OSError:
+        pass
+    total = 0
+    if hasattr(os, "copy_file_range"):
+        try:
+            while copied := os.copy_file_range(source, target, 1 << 30, total, total):
+                total += copied
+            if total:
+                return total
+        except OSError as error:
+            if total or error.errno not in _CANNOT_COPY_RANGE:
+                raise
+    os.lseek(target, 0, os.SEEK_SET)
+    while chunk := os.pread(source, _COPY_CHUNK_BYTES, total):
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(target, view) :]
+        total += len(chunk)
+    return total
+
+
+# What a kernel or file system answers when it cannot copy ranges between these two files at all.
+_CANNOT_COPY_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+
+free_bytes = shutil.disk_usage
+REAL_DISK = RealDisk()

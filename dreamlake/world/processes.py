@@ -1,0 +1,85 @@
+"""Processes: who we are on this machine, and whether somebody else still lives.
+
+A pid alone says nothing: it is used again. A process is its pid, its start time, its pid namespace and the boot it lived in.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import lru_cache
+from typing import Any
+
+ALIVE = "alive"
+GONE = "gone"
+UNKNOWN = "unknown"
+
+
+@lru_cache(maxsize=1)
+def host() -> str:
+    return socket.gethostname()
+
+
+@lru_cache(maxsize=1)
+def boot() -> str:
+    """This boot of this machine; on macOS, where there is no such id, the time it booted."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> float | None:
+    """When that process began, in a unit that is the same for everybody on this boot; None when there is none."""
+    if sys.platform.startswith("linux"):
+        # Field 22 of /proc/PID/stat (proc(5)), after the name, which may hold spaces and parentheses. A zombie is gone.
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def myself() -> dict[str, Any]:
+    """What a journal's header and an owner's record say of the process that wrote them."""
+    pid = os.getpid()
+    return {"host": host(), "boot": boot(), "ns": _pid_namespace(), "pid": pid, "start": start_time(pid)}
+
+
+def verdict(who: dict[str, Any]) -> str:
+    """Whether the process that ``myself`` described elsewhere is still there: ``alive``, ``gone``, or ``unknown`` for one
+    of another machine, boot or pid namespace."""
+    if who.get("host") == host() and who.get("boot") != boot():
+        return GONE
+    if who.get("host") != host() or who.get("ns") != _pid_namespace():
+        return UNKNOWN
+    try:
+        found = start_time(int(who["pid"]))
+    except (KeyError, TypeError, ValueError):
+        return UNKNOWN
+    return ALIVE if found is not None and found == who.get("start") else GONE
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process, in bytes."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,212 @@
+"""Sockets: ZeroMQ, as the link and the agent see it. The only file that names it.
+
+A client holds a :class:`Line`, the agent a :class:`Hub`; both carry messages of a few frames. Nothing here is durable: what a
+message carried is in a journal until it is acked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import Protocol
+
+import zmq
+
+# sun_path of unix(7) is 108 bytes with its closing NUL on Linux, 104 on macOS.
+SOCKET_PATH_BYTES_MAX = 100
+# A batch is one record (8 MiB) at most, or credit (1 MiB), and a little more.
+MESSAGE_BYTES_MAX = 9 << 20
+_HUB_QUEUE = 64  # messages per client that wait in ZeroMQ; credit bounds their bytes
+_BACKLOG = 4096  # 360 ranks may connect in one second
+
+
+class Line(Protocol):
+    """A client's end. ``send`` is False when nothing can be sent now; ``receive`` is None when nothing has come."""
+
+    def send(self, frames: list[bytes]) -> bool: ...
+    def receive(self) -> list[bytes] | None: ...
+    def close(self) -> None: ...
+
+
+class Hub(Protocol):
+    """The agent's end. A message to a peer that has gone, or does not read, is dropped: the peer will ask."""
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None: ...
+    def send(self, peer: bytes, frames: list[bytes]) -> None: ...
+    def close(self) -> None: ...
+
+
+class ZmqLines:
+    """Every line of this process: one context, one poll, and a pipe by which other threads can end the wait."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._wake_in, self._wake_out = os.pipe()
+        for fd in (self._wake_in, self._wake_out):
+            os.set_blocking(fd, False)
+        self._poller.register(self._wake_in, zmq.POLLIN)
+
+    def connect(self, endpoint: str) -> ZmqLine:
+        dealer = self._context.socket(zmq.DEALER)
+        # LINGER 0: what is not acked is in the journal; a process that ends must not wait for a socket.
+        dealer.set(zmq.LINGER, 0)
+        dealer.set(zmq.SNDHWM, 64)
+        dealer.set(zmq.RECONNECT_IVL, 50)
+        dealer.set(zmq.RECONNECT_IVL_MAX, 1000)
+        dealer.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        dealer.connect(endpoint)
+        self._poller.register(dealer, zmq.POLLIN)
+        return ZmqLine(dealer, self._poller)
+
+    def wait(self, seconds: float) -> None:
+        """Until something has come on a line, ``wake`` was called, or the time is over."""
+        for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
+            if ready == self._wake_in:
+                try:
+                    os.read(self._wake_in, 4096)
+                except BlockingIOError:
+                    pass
+
+    def wake(self) -> None:
+        """From any thread."""
+        try:
+            os.write(self._wake_out, b"w")
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        self._context.destroy(linger=0)
+
+
+class ZmqLine:
+    def __init__(self, dealer: zmq.Socket[bytes], poller: zmq.Poller) -> None:
+        self._dealer, self._poller = dealer, poller
+
+    def send(self, frames: list[bytes]) -> bool:
+        try:
+            self._dealer.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> list[bytes] | None:
+        try:
+            return self._dealer.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        self._poller.unregister(self._dealer)
+        self._dealer.close(linger=0)
+
+
+class ZmqHub:
+    """The agent's ROUTER on a listening socket that we made ourselves.
+
+    libzmq unlinks whatever stands at an ``ipc://`` path before it binds, a live agent's socket too. So the socket is made here,
+    under the agent's lock, under another name, and renamed into place; libzmq is given the descriptor (``ZMQ_USE_FD``).
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.set(zmq.LINGER, 200)
+        self._router.set(zmq.RCVHWM, _HUB_QUEUE)
+        self._router.set(zmq.SNDHWM, 1000)
+        self._router.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._wake_in, self._wake_out = os.pipe()
+        for fd in (self._wake_in, self._wake_out):
+            os.set_blocking(fd, False)
+        self._poller.register(self._wake_in, zmq.POLLIN)
+        self._identity: tuple[int, int] | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        listener = listening_socket(self.path)
+        found = os.stat(self.path)
+        self._identity = (found.st_dev, found.st_ino)
+        self._router.set(zmq.USE_FD, listener.detach())
+        self._router.bind(f"ipc://{self.path}")
+
+    def is_listening(self) -> bool:
+        """Whether the path still leads to us: somebody may have cleaned the folder up."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        try:
+            peer, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return peer, frames
+
+    def send(self, peer: bytes, frames: list[bytes]) -> None:
+        try:
+            self._router.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            pass  # full or gone: acks are cumulative, the peer asks again
+
+    def wait(self, seconds: float) -> None:
+        for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
+            if ready == self._wake_in:
+                try:
+                    os.read(self._wake_in, 4096)
+                except BlockingIOError:
+                    pass
+
+    def wake(self) -> None:
+        """From any thread or signal handler."""
+        try:
+            os.write(self._wake_out, b"w")
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        if self.is_listening():
+            os.unlink(self.path)
+        self._router.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        self._context.destroy(linger=200)
+
+
+def listening_socket(path: str) -> socket.socket:
+    """A Unix socket listening at ``path``, 0600, put there in one step."""
+    temp = f"{path}.{os.getpid()}"
+    try:
+        os.unlink(temp)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(temp)
+        os.chmod(temp, stat.S_IRUSR | stat.S_IWUSR)
+        listener.listen(_BACKLOG)
+        os.rename(temp, path)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens at ``path``: a socket file that a dead agent left refuses."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.settimeout(1.0)
+    try:
+        probe.connect(path)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True

@@ -1,0 +1,244 @@
+"""The writer: one process's pen on one session, made at open and made anew after a fork.
+
+It joins a journal, the conversation about it, and what must not be lost track of between them: counts of what was lost,
+ordinals of points, and the way to begin again when the user has removed the directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from dreamlake import config
+from dreamlake.errors import AgentUnavailable, JournalLost
+from dreamlake.journal import Journal, JournalFull
+from dreamlake.link import Conversation, LinkThread
+from dreamlake.wire import codec, ops
+from dreamlake.world import processes
+from dreamlake.world.disk import REAL_DISK
+
+log = logging.getLogger("dreamlake")
+
+FOLDERS = (".dreamlake/journals", ".dreamlake/incoming")
+
+_link: LinkThread | None = None
+_link_lock = threading.Lock()
+_after_fork: list[Any] = []  # what a child inherited and must never touch, kept from being collected
+
+
+def link_thread() -> LinkThread:
+    """This process's link, started when first needed."""
+    global _link
+    with _link_lock:
+        if _link is None or not _link.is_alive():
+            _link = LinkThread(_begin_anew)
+        return _link
+
+
+def forget_link() -> None:
+    """In a forked child: the parent's thread and sockets are not here."""
+    global _link, _link_lock
+    if _link is not None:
+        _after_fork.append(_link)
+    _link = None
+    _link_lock = threading.Lock()
+
+
+_writers: dict[Conversation, Writer] = {}
+
+
+def _begin_anew(conversation: Conversation) -> None:
+    writer = _writers.pop(conversation, None)
+    if writer is not None:
+        writer.begin_anew()
+
+
+class Writer:
+    """A process's pen on one session directory. Thread-safe."""
+
+    def __init__(self, path: str, opening: dict[str, Any], given: bytes, *, forked: bool = False) -> None:
+        """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot be."""
+        self.path = path
+        self.lost = 0
+        self._strict = config.is_strict()
+        self._by = processes.myself()
+        self._opening = {
+            **opening,
+            "pid": self._by["pid"],
+            "host": self._by["host"],
+            **({"forked": True} if forked else {}),
+        }
+        self._given = given
+        self.ordinals: dict[str, int] = {}
+        self._warned = False
+        self._clock = time.time_ns
+        self._begin()
+
+    def _begin(self) -> None:
+        os.makedirs(self.path, exist_ok=True)
+        self.at = REAL_DISK.root(self.path)
+        try:
+            for folder in FOLDERS:
+                REAL_DISK.mkdirs(folder, self.at)
+            self.journal = Journal(REAL_DISK, self.at, os.urandom(16), time.time_ns(), self._by)
+        except BaseException:
+            REAL_DISK.close(self.at)
+            raise
+        self.journal.append((ops.OPEN, time.time_ns(), self._opening, self._given))
+        found = REAL_DISK.fstat(self.at)
+        hello = {"path": os.path.realpath(self.path), "dev": found.dev, "ino": found.ino, "by": self._by}
+        self.conversation = Conversation(self.journal, hello)
+
+    def connect(self) -> None:
+        """Hand the journal to the link."""
+        _writers[self.conversation] = self
+        link_thread().add(self.conversation)
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    # Each takes the journal, and takes it again when the directory was begun anew while it waited for the lock.
+
+    def put(self, kind: int, *values: Any) -> int | None:
+        """Keep one operation, stamped now; returns its end in the journal, or None when the disk would not take it."""
+        while True:
+            journal = self.journal
+            with journal.lock:
+                if journal is not self.journal:
+                    continue
+                try:
+                    return journal.put(journal.pack((kind, self._clock(), *values)))
+                except JournalFull as error:
+                    return self._lose(error)
+
+    def point(self, track: str, data: bytes, nonfinite: list[str] | None) -> tuple[int, int | None]:
+        """Keep one point; returns (ordinal, end in the journal)."""
+        ordinals = self.ordinals
+        while True:
+            journal = self.journal
+            with journal.lock:
+                if journal is not self.journal:
+                    continue
+                ordinal = ordinals.get(track, 0)
+                op = (ops.POINT, self._clock(), track, ordinal, data)
+                try:
+                    end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
+                except JournalFull as error:
+                    return ordinal, self._lose(error)
+                ordinals[track] = ordinal + 1
+                return ordinal, end
+
+    def points(self, track: str, batches: list[tuple[list[bytes], list[Any] | None]]) -> tuple[int, int | None]:
+        """Keep a list of points, in as many operations as their size needs; returns (first ordinal, end)."""
+        ordinals = self.ordinals
+        while True:
+            journal = self.journal
+            with journal.lock:
+                if journal is not self.journal:
+                    continue
+                end: int | None = None
+                first = ordinals.get(track, 0)
+                for data, nonfinite in batches:
+                    op = (ops.POINTS, self._clock(), track, ordinals.get(track, 0), data)
+                    try:
+                        end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
+                    except JournalFull as error:
+                        return first, self._lose(error)
+                    ordinals[track] = ordinals.get(track, 0) + len(data)
+                return first, end
+
+    def _lose(self, error: OSError) -> None:
+        """Count a call that could not be kept, say so once, and go on: training is not stopped for it."""
+        self.lost += 1
+        if self._strict:
+            raise JournalLost(
+                error.errno, f"the journal in {self.path} could not take this call: {error.strerror}"
+            ) from error
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "dreamlake: the journal in %s cannot take calls (%s): they are lost until it can, and counted",
+                self.path,
+                error.strerror,
+            )
+
+    # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, seconds: float, *, durable: bool = False, hashed: bool = False, patient: bool = True) -> bool:
+        """Wait until everything written so far is committed and shown; False when no agent did it in time.
+
+        Not ``patient``: also ends as soon as it is known that no agent can be had.
+        """
+        conversation = self.conversation
+        request = conversation.request_flush(durable=durable, hashed=hashed)
+        link_thread().wake()
+        deadline = time.monotonic() + seconds
+        try:
+            while not request.done.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+                if conversation is not self.conversation:
+                    return self.flush(max(0.0, deadline - time.monotonic()), durable=durable, hashed=hashed)
+                if conversation.damaged is not None or time.monotonic() >= deadline:
+                    return False
+                if not patient and conversation.no_agent is not None:
+                    return False
+            return True
+        finally:
+            conversation.withdraw(request)
+
+    def index_of(self, track: str, ordinal: int, end: int | None, seconds: float) -> int:
+        """The index a point was given; waits for the agent, at most ``seconds``."""
+        if end is None:
+            raise JournalLost("this call could not be kept: it has no index")
+        conversation = self.conversation
+        found = conversation.index_of(track, ordinal)
+        if found is not None:
+            return found
+        self.flush(seconds)
+        found = conversation.index_of(track, ordinal)
+        if found is not None:
+            return found
+        if conversation.refused:
+            raise RuntimeError(f"the agent refused this call: {conversation.refused[-1]}")
+        raise AgentUnavailable(
+            f"no agent has said within {seconds:.0f} s which index this point was given; the point is in the journal"
+        )
+
+    # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin_anew(self) -> None:
+        """The user removed the directory: make it again, and carry over what the agent had not taken yet."""
+        old, at, conversation = self.journal, self.at, self.conversation
+        with old.lock:
+            data = b""
+            try:
+                start = conversation.sender.acked
+                data = old.read_locked(start, old.end)
+            except OSError:
+                pass
+            try:
+                self._begin()
+            except OSError as error:
+                self._warned = False
+                self._lose(error)
+                return
+            for op in codec.operations(data):
+                if op is not None and op[0] != ops.OPEN:
+                    self.journal.append(op)
+        log.warning("dreamlake: %s was removed; the session goes on in a new directory there", self.path)
+        self.connect()
+        old.close()
+        REAL_DISK.close(at)
+
+    def close(self) -> None:
+        _writers.pop(self.conversation, None)
+        link_thread().remove(self.conversation)
+        self.journal.close()
+        REAL_DISK.close(self.at)
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's journal alone."""
+        _writers.pop(self.conversation, None)
+        _after_fork.append(self.conversation)
+        self.journal.abandon()
