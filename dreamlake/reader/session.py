@@ -31,7 +31,7 @@ from dreamlake.wire.state import (
     view,
 )
 from dreamlake.world import processes
-from dreamlake.world.disk import REAL_DISK, Disk, read_file
+from dreamlake.world.disk import READ, REAL_DISK, Disk, read_file
 
 OWNER = ".dreamlake/owner"
 _OWNER_BYTES_MAX = 64 << 10
@@ -200,13 +200,25 @@ class SessionReader:
         last = self._lines(LOGS_LOG).last()
         return int(last[-1].get("sequenceNumber", -1)) + 1 if last else 0
 
+    def file_records(self) -> dict[str, dict[str, Any]]:
+        """Every file's record by id, the deleted ones too."""
+        found = (self._view(FILES_VIEW) or {}).get("files")
+        return {str(each.get("id")): each for each in found or () if isinstance(each, dict)}
+
     def files(self) -> list[dict[str, Any]]:
         """The records of all files that are not deleted."""
-        found = (self._view(FILES_VIEW) or {}).get("files")
-        return [each for each in found or () if isinstance(each, dict) and each.get("deletedAt") is None]
+        return [each for each in self.file_records().values() if each.get("deletedAt") is None]
 
-    def file_places(self, record: dict[str, Any]) -> Iterator[str]:
-        """Where a file's bytes may stand, below the session directory, likeliest first."""
+    def open_file(self, record: dict[str, Any]) -> int:
+        """A descriptor of a file's bytes. :class:`FileNotFoundError` when they are not where the record says."""
+        for place in self._file_places(record):
+            try:
+                return self._disk.open(place, READ, self._at)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        raise FileNotFoundError(f"the bytes of {record.get('filename')} are not in {self.path}/files")
+
+    def _file_places(self, record: dict[str, Any]) -> Iterator[str]:
         folder, name = str(record.get("path", "")).strip("/"), str(record.get("filename", ""))
         inner = f"{folder}/" if folder else ""
         if self._state is not None and record["id"] in self._state.incoming:

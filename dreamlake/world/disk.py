@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 READ = os.O_RDONLY
+WRITE = os.O_WRONLY
 APPEND = os.O_WRONLY | os.O_APPEND
 READ_APPEND = os.O_RDWR | os.O_APPEND
 CREATE = os.O_CREAT
