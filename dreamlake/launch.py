@@ -1,16 +1,15 @@
-"""Launch: find a live agent, or start one."""
+"""Launch: start an agent, or find the one that somebody else has just started."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import subprocess
 import sys
 import time
 
 from dreamlake import config
-from dreamlake.world.sockets import answers
+from dreamlake.world.endpoints import find_agent
 
 _START_LOCK = "start.lock"
 _LOOK_SECONDS = 0.02
@@ -20,24 +19,6 @@ _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from dreamlake
 
 class CannotStart(Exception):
     """No agent could be started; the message says why."""
-
-
-def find_agent() -> str | None:
-    """The endpoint of a live agent of this user, in any place where one may be; None when there is none."""
-    for folder in config.runtime_folders():
-        path = config.socket_path(folder)
-        if _is_ours(os.path.dirname(path)) and answers(path):
-            return f"ipc://{path}"
-    return None
-
-
-def _is_ours(folder: str) -> bool:
-    """Nobody else may have put the socket there."""
-    try:
-        found = os.stat(folder, follow_symlinks=False)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def start_agent(seconds: float = config.OPEN_SECONDS) -> str:

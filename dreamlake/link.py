@@ -429,7 +429,8 @@ class LinkThread:
     """The one thread of this process that talks to agents; started with the first session, ended with the process."""
 
     def __init__(self, on_gone: Callable[[Conversation], None]) -> None:
-        from dreamlake.launch import find_agent, start_agent
+        from dreamlake.launch import start_agent
+        from dreamlake.world.endpoints import find_agent
         from dreamlake.world.sockets import ZmqLines
 
         self._lines = ZmqLines()

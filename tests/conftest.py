@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import leftovers, scripts
+from tests import leftovers, reading, scripts
 from tests.waiting import wait_for
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,6 +38,14 @@ def run_cli(
         timeout=CLI_SECONDS,
         check=False,
     )
+
+
+def agent_pid() -> int:
+    """The live agent of this test's home; tests send it signals, so a pid that is not ours is an error."""
+    pid = int(reading.strict(run_cli("agent", "status", "--json").stdout)["pid"])
+    ours = [process.pid for process in leftovers.processes_of(Path(os.environ["DREAMLAKE_HOME"]))]
+    assert pid in ours, f"status names {pid}, which is not of this home: {ours}"
+    return pid
 
 
 @contextlib.contextmanager

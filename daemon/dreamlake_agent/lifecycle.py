@@ -8,6 +8,7 @@ import logging.handlers
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import dreamlake
@@ -27,7 +28,7 @@ _LISTENING_SECONDS = 1.0
 
 
 class AlreadyRunning(Exception):
-    """Another agent holds this runtime folder."""
+    """Another agent holds this runtime folder; the message says which."""
 
 
 class CannotStart(Exception):
@@ -58,9 +59,22 @@ def lock(folder: str) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         os.close(fd)
-        raise AlreadyRunning(folder) from None
+        raise AlreadyRunning(f"pid {holder} in {folder}") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
+
+
+def wait_until_it_answers(folder: str) -> bool:
+    """Another agent holds the lock: wait until it listens too."""
+    deadline = time.monotonic() + config.OPEN_SECONDS
+    while not answers(config.socket_path(folder)):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(config.TICK_SECONDS)
+    return True
 
 
 def _logger(path: str) -> logging.Logger:
@@ -92,7 +106,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     logger = _logger(log_path)
     path = config.socket_path(folder)
     if answers(path):
-        raise AlreadyRunning(folder)
+        raise AlreadyRunning(f"somebody listens at {path}")
     hub = ZmqHub(path)
     endpoint = f"ipc://{path}"
     who = {**processes.myself(), "endpoint": endpoint, "version": dreamlake.__version__}

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dreamlake_agent.lifecycle import AlreadyRunning, CannotStart, lock, run, usable_folder
+from dreamlake_agent.lifecycle import AlreadyRunning, CannotStart, lock, run, usable_folder, wait_until_it_answers
 
 _READY = b"ready"
 
@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> int:
 def _foreground(folder: str, ready: Callable[[], object]) -> int:
     try:
         run(folder, lock(folder), ready)
-    except AlreadyRunning:
-        print(f"dreamlake agent is running already (in {folder})", file=sys.stderr)
-        return 0
+    except AlreadyRunning as who:
+        print(f"dreamlake agent is running already: {who}", file=sys.stderr)
+        return 1
     except (CannotStart, OSError) as reason:
         print(f"dreamlake agent cannot start: {reason}", file=sys.stderr)
         return 1
@@ -62,9 +62,10 @@ def _become_daemon(folder: str, writer: int) -> None:
     try:
         run(folder, lock(folder), lambda: (os.write(writer, _READY), os.close(writer)))
         code = 0
-    except AlreadyRunning:
-        os.write(writer, _READY)
-        code = 0
+    except AlreadyRunning as who:
+        ready = wait_until_it_answers(folder)
+        os.write(writer, _READY if ready else f"an agent ({who}) holds the lock and does not answer".encode())
+        code = 0 if ready else 1
     except BaseException as reason:
         try:
             os.write(writer, f"dreamlake agent cannot start: {reason}".encode())

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from dreamlake import AgentUnavailable, Session, dreamlake_session
 from tests import leftovers, reading, scripts
-from tests.conftest import Cli, StartScript
+from tests.conftest import Cli, StartScript, agent_pid
 from tests.waiting import wait_for
 
 OPEN = """
@@ -40,10 +41,6 @@ def wait_for_state(folder: Path, *expected: str) -> str:
 def next_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     return process.stdout.readline().strip()
-
-
-def agent_pid(dreamlake: Cli) -> int:
-    return int(reading.strict(dreamlake("agent", "status", "--json").stdout)["pid"])
 
 
 @pytest.mark.parametrize("style", ["with", "decorator"])
@@ -206,11 +203,18 @@ while True:
 )
 
 
-def last_said(script: subprocess.Popen[str]) -> int:
-    """The last whole line of a script that is dead."""
+def kill_after(script: subprocess.Popen[str], steps: int, meanwhile: Callable[[], None] | None = None) -> int:
+    """Kill the script once it has said `steps`; return the last value that it said before it died."""
     assert script.stdout
-    said = script.stdout.read()
-    return int(said[: said.rindex("\n")].splitlines()[-1])
+    said = int(script.stdout.readline())
+    while said < steps:
+        said = int(script.stdout.readline())
+    if meanwhile:
+        meanwhile()
+    script.kill()
+    script.wait()
+    whole_lines = script.stdout.read().split("\n")[:-1]
+    return int(whole_lines[-1]) if whole_lines else said
 
 
 def everything_returned_is_there(folder: Path, returned: int) -> bool:
@@ -228,11 +232,7 @@ def test_a_script_that_is_killed_loses_no_call_that_returned(
     alive_for: int, root: Path, folder: Path, start_script: StartScript
 ) -> None:
     script = start_script(COUNTS, root)
-    while int(next_line(script)) < alive_for:
-        pass
-    script.kill()
-    script.wait()
-    returned = last_said(script)
+    returned = kill_after(script, alive_for)
     wait_for(lambda: everything_returned_is_there(folder, returned))
     wait_for_state(folder, "killed")
 
@@ -241,12 +241,8 @@ def test_a_script_and_its_agent_killed_together_lose_no_call_that_returned(
     agent: Path, root: Path, folder: Path, start_script: StartScript, dreamlake: Cli
 ) -> None:
     script = start_script(COUNTS, root)
-    while int(next_line(script)) < 500:
-        pass
-    os.kill(agent_pid(dreamlake), signal.SIGKILL)
-    script.kill()
-    script.wait()
-    returned = last_said(script)
+    pid = agent_pid()
+    returned = kill_after(script, 500, meanwhile=lambda: os.kill(pid, signal.SIGKILL))
     wait_for(lambda: not leftovers.processes_of(agent))
     assert dreamlake("agent", "start").returncode == 0
     wait_for(lambda: everything_returned_is_there(folder, returned))
@@ -255,11 +251,7 @@ def test_a_script_and_its_agent_killed_together_lose_no_call_that_returned(
 
 def test_a_killed_run_is_resumed(root: Path, folder: Path, start_script: StartScript) -> None:
     script = start_script(COUNTS, root)
-    while int(next_line(script)) < 100:
-        pass
-    script.kill()
-    script.wait()
-    returned = last_said(script)
+    returned = kill_after(script, 100)
     with Session("run", "project", local_path=str(root)) as session:
         receipt = session.track("loss").append(value=-1)
         assert int(receipt["index"]) > returned

@@ -13,7 +13,7 @@ import pytest
 
 from dreamlake import Session
 from tests import leftovers, reading, scripts
-from tests.conftest import Cli, StartScript
+from tests.conftest import Cli, StartScript, agent_pid
 from tests.waiting import wait_for
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -190,10 +190,6 @@ def test_eight_ranks_opening_at_once_get_one_agent(
     )
 
 
-def agent_pid(dreamlake: Cli) -> int:
-    return int(reading.strict(dreamlake("agent", "status", "--json").stdout)["pid"])
-
-
 def test_an_agent_killed_in_the_middle_loses_nothing(
     agent: Path, root: Path, folder: Path, start_script: StartScript, dreamlake: Cli
 ) -> None:
@@ -203,7 +199,7 @@ def test_an_agent_killed_in_the_middle_loses_nothing(
             assert writer.stdout
             while int(writer.stdout.readline()) < 2_000 * (round_ + 1):
                 pass
-        os.kill(agent_pid(dreamlake), signal.SIGKILL)
+        os.kill(agent_pid(), signal.SIGKILL)
         dreamlake("agent", "start")
     for writer in writers:
         assert writer.stdout
@@ -218,12 +214,12 @@ def test_an_agent_killed_in_the_middle_loses_nothing(
 
 
 def test_a_script_goes_on_by_itself_after_its_agent_was_killed(
-    agent: Path, session: Session, folder: Path, dreamlake: Cli
+    agent: Path, session: Session, folder: Path
 ) -> None:
     for value in range(5):
         session.track("loss").append(value=value)
         session.flush(timeout=30)
-        os.kill(agent_pid(dreamlake), signal.SIGKILL)
+        os.kill(agent_pid(), signal.SIGKILL)
     session.track("loss").append(value=5)
     session.flush(timeout=30)
     assert reading.values(folder) == list(range(6))
@@ -231,12 +227,12 @@ def test_a_script_goes_on_by_itself_after_its_agent_was_killed(
 
 
 def test_an_agent_that_is_stopped_still_lets_training_go_on(
-    agent: Path, session: Session, folder: Path, dreamlake: Cli
+    agent: Path, session: Session, folder: Path
 ) -> None:
     """SIGSTOP: it is there, it answers nothing; calls must not wait for it."""
     session.track("loss").append(value=-1)
     session.flush()
-    pid = agent_pid(dreamlake)
+    pid = agent_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
         for value in range(20_000):
@@ -286,10 +282,10 @@ def test_two_agents_on_one_directory_tear_nothing_and_serve_both(
 
 
 def test_the_second_agent_takes_over_when_the_first_is_killed(
-    agent: Path, other_home: Path, root: Path, folder: Path, dreamlake: Cli
+    agent: Path, other_home: Path, root: Path, folder: Path
 ) -> None:
     scripts.run(WRITER, root, "a", 500)
-    os.kill(agent_pid(dreamlake), signal.SIGKILL)
+    os.kill(agent_pid(), signal.SIGKILL)
     scripts.run(WRITER, root, "b", 500, env={"DREAMLAKE_HOME": str(other_home)})
     scripts.run(WRITER, root, "c", 500)
     stored = reading.points(folder)

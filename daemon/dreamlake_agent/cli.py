@@ -1,0 +1,223 @@
+"""``dreamlake agent …``: start, stop and look at this user's agent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click
+
+from dreamlake import config
+from dreamlake.wire import jsons, messages
+from dreamlake.world import processes
+from dreamlake.world.endpoints import find_agent
+from dreamlake_agent.control import NoAnswer, ask
+from dreamlake_agent.lifecycle import LOG
+
+NO_AGENT = 3
+_ASK_SECONDS = 10.0
+_GONE_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+_PROGRAM = "import sys; from dreamlake_agent.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+@click.group()
+def agent() -> None:
+    """The agent: the process that keeps all sessions of this user on this machine.
+
+    \b
+    Examples:
+      dreamlake agent start
+      dreamlake agent status --json
+    """
+
+
+def _start() -> None:
+    if find_agent() is not None:
+        return
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _PROGRAM, "--detach"]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, "-c", _PROGRAM, "--detach"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise click.ClickException(done.stderr.decode(errors="replace").strip() or "the agent did not start")
+
+
+def _status() -> dict[str, Any] | None:
+    endpoint = find_agent()
+    if endpoint is None:
+        return None
+    try:
+        return ask(endpoint, messages.STATUS, _ASK_SECONDS)
+    except NoAnswer as why:
+        raise click.ClickException(
+            f"the agent at {endpoint} does not answer: {why}. Try `dreamlake agent restart`"
+        ) from None
+
+
+@agent.command()
+def start() -> None:
+    """Start the agent; returns when it is ready. One that runs already is left alone.
+
+    \b
+    Example:
+      dreamlake agent start
+    """
+    _start()
+    found = _status()
+    if found is None:
+        raise click.ClickException("the agent started and went away; see `dreamlake agent logs`")
+    click.echo(f"agent is running, pid {found['pid']}, version {found['version']}")
+
+
+def _stop() -> bool:
+    """Drain and end the agent; False when none runs."""
+    endpoint = find_agent()
+    if endpoint is None:
+        return False
+    try:
+        pid = int(ask(endpoint, messages.STATUS, _ASK_SECONDS)["pid"])
+        if sys.stderr.isatty():
+            click.echo("waiting until the agent has applied what is in the journals …", err=True)
+        ask(endpoint, messages.STOP, config.STOP_SECONDS + _ASK_SECONDS)
+    except NoAnswer as why:
+        raise click.ClickException(f"the agent at {endpoint} does not answer: {why}") from None
+    deadline = time.monotonic() + _GONE_SECONDS
+    while processes.start_time(pid) is not None:
+        if time.monotonic() >= deadline:
+            raise click.ClickException(f"the agent (pid {pid}) has drained and does not end")
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+@agent.command()
+def stop() -> None:
+    """Stop the agent once everything in the journals is applied (20 s at most).
+
+    Scripts that run go on: their calls stay in their journals until the next agent.
+
+    \b
+    Example:
+      dreamlake agent stop
+    """
+    click.echo("agent stopped" if _stop() else "no agent is running")
+
+
+@agent.command()
+def restart() -> None:
+    """Stop the agent when one runs, and start one. Nothing is lost in between.
+
+    \b
+    Example:
+      dreamlake agent restart
+    """
+    _stop()
+    _start()
+    found = _status()
+    if found is None:
+        raise click.ClickException("the agent started and went away; see `dreamlake agent logs`")
+    click.echo(f"agent is running, pid {found['pid']}, version {found['version']}")
+
+
+@agent.command()
+def run() -> None:
+    """Be the agent, in the foreground, until SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      dreamlake agent run
+    """
+    from dreamlake_agent.main import main
+
+    code = main([])
+    if code:
+        raise SystemExit(code)
+
+
+@agent.command()
+@click.option("-n", "lines", default=50, show_default=True, help="How many lines.")
+@click.option("-f", "follow", is_flag=True, help="Go on printing what comes.")
+def logs(lines: int, follow: bool) -> None:
+    """Print the last lines of the agent's log.
+
+    \b
+    Examples:
+      dreamlake agent logs
+      dreamlake agent logs -n 200 -f
+    """
+    path = os.path.join(config.state_folder(), LOG)
+    try:
+        file = open(path, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise click.ClickException(f"no log at {path}: {error.strerror}. Has an agent run here?") from None
+    with file:
+        for line in file.readlines()[-lines:]:
+            click.echo(line, nl=False)
+        while follow:
+            line = file.readline()
+            if line:
+                click.echo(line, nl=False)
+            elif os.path.exists(path) and os.fstat(file.fileno()).st_ino != os.stat(path).st_ino:
+                file.close()
+                file = open(path, encoding="utf-8", errors="replace")
+            else:
+                time.sleep(_LOOK_SECONDS * 5)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def _seconds(seconds: float) -> str:
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    return f"{days}d {hours}h" if days else f"{hours}h {minutes}m" if hours else f"{minutes}m {whole % 60}s"
+
+
+@agent.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+def status(as_json: bool) -> None:
+    """Show the agent and the sessions it keeps. Exits with 3 when no agent is running.
+
+    \b
+    Examples:
+      dreamlake agent status
+      dreamlake agent status --json
+    """
+    found = _status()
+    if found is None:
+        click.echo("null" if as_json else "no agent is running", err=not as_json)
+        raise SystemExit(NO_AGENT)
+    if as_json:
+        click.echo(jsons.pretty(found), nl=False)
+        return
+    click.echo(f"agent {found['version']}, pid {found['pid']} on {found['host']}, up {_seconds(found['uptime'])}")
+    click.echo(f"  memory   {_bytes(found['memory'])}")
+    click.echo(f"  queue    {_bytes(found['queue'])} in journals, not yet applied")
+    click.echo(f"  points   {found['points']} ({found['points_per_second']} per second)")
+    click.echo(f"  socket   {found['endpoint']}")
+    click.echo(f"  log      {found['log']}")
+    if found["last_error"]:
+        click.echo(f"  last error  {found['last_error']}")
+    for session in found["sessions"]:
+        name = f"{session['workspace']}/{session['name']}" if session["name"] else session["path"]
+        ranks = f", ranks {','.join(map(str, session['ranks']))}" if session["ranks"] else ""
+        click.echo(f"{name}  {session['state'] or session['phase']}, {session['clients']} open{ranks}")
+        click.echo(f"  {session['path']}")
+        click.echo(f"  {session['points']} points, {_bytes(session['queue_bytes'])} queued")
+        if session["refused"]:
+            click.echo(f"  {session['refused']} operations refused")
+        if session["trouble"]:
+            click.echo(f"  trouble: {session['trouble']}")

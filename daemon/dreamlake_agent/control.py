@@ -1,0 +1,39 @@
+"""Control: asking a live agent from a command line."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dreamlake.wire import jsons, messages
+from dreamlake.world.sockets import ZmqLines
+
+
+class NoAnswer(Exception):
+    """The agent did not answer in time."""
+
+
+def ask(endpoint: str, kind: str, seconds: float) -> dict[str, Any]:
+    """Send ``status`` or ``stop`` and give back what the agent reports; :class:`NoAnswer`."""
+    lines = ZmqLines()
+    try:
+        line = lines.connect(endpoint)
+        line.send(messages.encode((kind, 1)))
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            lines.wait(min(left, 0.5))
+            frames = line.receive()
+            if frames is None:
+                continue
+            try:
+                message, _body = messages.decode(frames)
+            except messages.Unreadable:
+                continue
+            if message[0] == messages.OTHER_VERSION:
+                raise NoAnswer(f"it speaks version {message[1]} of the protocol, this command {messages.VERSION}")
+            if message[0] == messages.REPORT:
+                found = jsons.loads(message[2])
+                return found if isinstance(found, dict) else {}
+        raise NoAnswer(f"no answer within {seconds:.0f} s")
+    finally:
+        lines.close()

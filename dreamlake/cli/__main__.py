@@ -1,0 +1,3 @@
+from dreamlake.cli import main
+
+main()

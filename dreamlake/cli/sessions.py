@@ -1,0 +1,200 @@
+"""``dreamlake show`` and ``dreamlake list``: sessions as they stand on disk, whether an agent runs or not."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from dreamlake import config
+from dreamlake.reader.baseline import DamagedView
+from dreamlake.reader.session import SessionReader
+from dreamlake.wire import codec, jsons, names
+
+_DEPTH_MAX = 4  # how deep below ROOT a session is looked for
+_COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "killed": "yellow"}
+
+
+def summary(path: str) -> dict[str, Any]:
+    """One session as plain values: what ``show --json`` prints."""
+    with SessionReader(path) as reader:
+        session = reader.session()
+        tracks = {}
+        for name in reader.tracks():
+            last = reader.last_point(name)
+            try:
+                total = int(reader.track(name).get("totalDataPoints") or 0)
+            except FileNotFoundError:
+                total = 0
+            tracks[name] = {"points": total, "last": last}
+        owner = reader.owner()
+        return {
+            "path": os.path.abspath(path),
+            "name": session.get("name"),
+            "workspace": session.get("workspace"),
+            "state": session.get("state"),
+            "session": session,
+            "parameters": reader.parameters(),
+            "tracks": tracks,
+            "logs": {"lines": reader.log_count(), "last": reader.last_logs(1)},
+            "files": reader.files(),
+            "only_in_journals": reader.pending,
+            "owner": owner,
+        }
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        return summary(path)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"cannot show {path}: {error}. `dreamlake list` prints what is there") from None
+    except NotADirectoryError:
+        raise click.ClickException(f"cannot show {path}: it is not a folder; give a session directory") from None
+    except DamagedView as damage:
+        raise click.ClickException(
+            f"cannot show {path}: {damage}, and there is no history to rebuild it from. Repair the file or move it away"
+        ) from None
+    except (OSError, codec.Damaged) as error:
+        raise click.ClickException(f"cannot show {path}: {error}") from None
+
+
+def _find(target: str) -> str:
+    if os.path.exists(target) or "/" not in target:
+        return target
+    try:
+        workspace, name = target.split("/", 1)
+        folders = names.folder_of("workspace", workspace), names.folder_of("name", name)
+    except ValueError:
+        return target
+    path = os.path.join(config.local_root(), *folders)
+    return path if os.path.isdir(path) else target
+
+
+def _value(value: Any) -> str:
+    return jsons.encode(jsons.plain_value(value, "value", [])).decode()
+
+
+def _point(point: dict[str, Any] | None) -> str:
+    if point is None:
+        return "no points"
+    data = point.get("data")
+    if not isinstance(data, dict):
+        return _value(data)
+    return " ".join(f"{key}={_value(value)}" for key, value in data.items())
+
+
+def _state(state: str | None) -> str:
+    return click.style(state or "unknown", fg=_COLOURS.get(state or ""))
+
+
+@click.command("show")
+@click.argument("target")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+def show(target: str, as_json: bool) -> None:
+    """Show one session: parameters, last values, state.
+
+    TARGET is a session directory, or workspace/name below the default root. Works without an agent: what is still in journals
+    is shown too, and nothing is changed.
+
+    \b
+    Examples:
+      dreamlake show ./experiments/project/my-experiment
+      dreamlake show project/my-experiment --json
+    """
+    found = _read(_find(target))
+    if as_json:
+        click.echo(jsons.pretty(jsons.plain_value(found, "session", [])), nl=False)
+        return
+    session = found["session"]
+    click.echo(f"{found['workspace']}/{found['name']}  {_state(found['state'])}")
+    for key in ("description", "tags", "folder", "metadata", "created_at", "started_at", "ended_at", "error"):
+        if session.get(key) is not None:
+            value = session[key]
+            click.echo(f"  {key:<12} {value if isinstance(value, str) else _value(value)}")
+    click.echo(f"  {'directory':<12} {found['path']}")
+    if found["only_in_journals"]:
+        click.echo(f"  {'journals':<12} {found['only_in_journals']} rows are in journals only: no agent has applied them yet")
+    if found["parameters"]:
+        click.echo("parameters")
+        for key, value in sorted(found["parameters"].items()):
+            click.echo(f"  {key} = {_value(value)}")
+    if found["tracks"]:
+        click.echo("tracks")
+        for name, track in found["tracks"].items():
+            click.echo(f"  {name}  {track['points']} points, last: {_point(track['last'])}")
+    logs = found["logs"]
+    if logs["lines"]:
+        click.echo(f"logs  {logs['lines']} lines")
+        for line in logs["last"]:
+            click.echo(f"  {line.get('timestamp')} {line.get('level')} {line.get('message')}")
+    if found["files"]:
+        click.echo("files")
+        for record in found["files"]:
+            place = f"{str(record.get('path', '')).rstrip('/')}/{record.get('filename')}"
+            click.echo(f"  {place}  {record.get('sizeBytes')} bytes")
+
+
+def _sessions_below(root: str) -> list[str]:
+    found: list[str] = []
+
+    def look(folder: str, depth: int) -> None:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            return
+        inside = {entry.name for entry in entries}
+        if "session.json" in inside or os.path.isdir(os.path.join(folder, names.DREAMLAKE, "journals")):
+            found.append(folder)
+            return
+        if depth < _DEPTH_MAX:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    look(entry.path, depth + 1)
+
+    look(root, 0)
+    return found
+
+
+@click.command("list")
+@click.argument("root", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, an object for each session.")
+def list_sessions(root: str | None, as_json: bool) -> None:
+    """List the sessions below ROOT with their parameters, last values and state.
+
+    ROOT is DREAMLAKE_LOCAL_PATH, else .dreamlake, when not given.
+
+    \b
+    Examples:
+      dreamlake list
+      dreamlake list ./experiments --json
+    """
+    top = root if root is not None else config.local_root()
+    if root is not None and not os.path.isdir(top):
+        raise click.ClickException(f"cannot list {top}: there is no such folder")
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for path in _sessions_below(top):
+        try:
+            found.append(summary(path))
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {error}")
+    if as_json:
+        click.echo(jsons.pretty(jsons.plain_value(found, "sessions", [])), nl=False)
+    else:
+        _print_list(found, top)
+    for problem in problems:
+        click.echo(f"not readable: {problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+
+
+def _print_list(found: list[dict[str, Any]], top: str) -> None:
+    if not found:
+        click.echo(f"no sessions below {top}", err=True)
+    for each in found:
+        click.echo(f"{each['workspace']}/{each['name']}  {_state(each['state'])}  {each['path']}")
+        if each["parameters"]:
+            click.echo("  " + " ".join(f"{key}={_value(value)}" for key, value in sorted(each["parameters"].items())))
+        for name, track in each["tracks"].items():
+            click.echo(f"  {name}  {track['points']} points, last: {_point(track['last'])}")
