@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dreamlake import config
 from dreamlake.reader.session import SessionReader
 from dreamlake.wire import jsons, names, ops
+from dreamlake.wire.times import time_text
 from dreamlake.world.disk import NEW, REAL_DISK, WRITE, clone
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ class Files:
         _check_place(writer, place)
         incoming = f"{writer.journal.client.hex()}-{record['id']}"
         record["sizeBytes"] = _capture(writer, source, incoming)
-        kept = writer.put(ops.FILE, jsons.encode(record), incoming)
+        time = writer.now()
+        kept = writer.put(ops.FILE, jsons.encode(record), incoming, time=time)
+        record.update(uploadedAt=time_text(time), updatedAt=time_text(time), deletedAt=None)
         if kept is None:
             with contextlib.suppress(OSError):
                 REAL_DISK.unlink(f".dreamlake/incoming/{incoming}", writer.at)
@@ -252,9 +255,7 @@ class FileBuilder:
 
 
 def _given(description: str | None, tags: list[str] | None, metadata: dict[str, Any] | None) -> dict[str, Any]:
-    if tags is not None and not all(isinstance(tag, str) for tag in tags):
-        raise TypeError("tags must be strings")
-    given = {"description": description, "tags": list(tags) if tags is not None else None, "metadata": metadata}
+    given = {"description": description, "tags": names.tag_list(tags), "metadata": metadata}
     nonfinite: list[str] = []
     return {
         key: jsons.plain_value(value, key, nonfinite) for key, value in given.items() if value is not None

@@ -318,7 +318,7 @@ class Switchboard:
         self,
         connect: Callable[[str], Line],
         find: Callable[[], str | None],
-        start: Callable[[], str] | None,
+        start: Callable[[], str],
         on_gone: Callable[[Conversation], None],
     ) -> None:
         self._connect, self._find, self._start, self._on_gone = connect, find, start, on_gone
@@ -399,7 +399,7 @@ class Switchboard:
 
     def _start_one(self, conversation: Conversation, now: float) -> str | None:
         reason: str | None
-        if self._start is None:
+        if not config.may_start_agent():
             reason = "no agent is running and DREAMLAKE_AGENT=never"
         elif conversation.stopped:
             reason = "the agent was stopped"
@@ -434,8 +434,7 @@ class LinkThread:
         from dreamlake.world.sockets import ZmqLines
 
         self._lines = ZmqLines()
-        start = start_agent if config.may_start_agent() else None
-        self._board = Switchboard(self._lines.connect, find_agent, start, on_gone)
+        self._board = Switchboard(self._lines.connect, find_agent, start_agent, on_gone)
         self._lock = threading.Lock()
         self._coming: list[Conversation] = []
         self._leaving: list[tuple[Conversation, threading.Event]] = []

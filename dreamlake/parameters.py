@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from dreamlake.wire import jsons, ops
@@ -47,7 +48,11 @@ class Parameters:
         {'model.lr': 0.001, 'model.layers': [64, 64]}
         """
         flat: dict[str, Any] = {}
+        if parent_key.count(sep) > jsons.DEPTH_MAX:
+            raise TypeError(f"parameter {parent_key[:40]!r}… is nested deeper than {jsons.DEPTH_MAX} levels")
         for key, value in nested.items():
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
             name = f"{parent_key}{sep}{key}" if parent_key else str(key)
             if isinstance(value, dict) and value:
                 flat.update(Parameters.flatten_dict(value, name, sep))

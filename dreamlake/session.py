@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
 from dreamlake.errors import AgentUnavailable, SessionDamaged
+from dreamlake.files import FileBuilder, Files
+from dreamlake.logs import LogBuilder, write_log
+from dreamlake.parameters import Parameters
 from dreamlake.rank import rank_and_size
 from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.session import SessionReader
+from dreamlake.tracks import Track
 from dreamlake.wire import jsons, names, ops
 from dreamlake.world.disk import REAL_DISK, read_file
+from dreamlake.world.registry import Registry
 from dreamlake.writer import Writer, forget_link
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from dreamlake.files import FileBuilder, Files
-    from dreamlake.logs import LogBuilder
-    from dreamlake.parameters import Parameters
-    from dreamlake.tracks import Track
 
 log = logging.getLogger("dreamlake")
 
@@ -87,7 +87,7 @@ class Session:
         self.name = name
         self.workspace = workspace
         self.description = description
-        self.tags = list(tags) if tags is not None else None
+        self.tags = names.tag_list(tags)
         self.folder = folder
         self.write_protected = bool(write_protected)
         self.metadata = metadata
@@ -105,8 +105,6 @@ class Session:
         self._child = False
 
     def _encode_given(self) -> bytes:
-        if self.tags is not None and not all(isinstance(tag, str) for tag in self.tags):
-            raise TypeError("tags must be strings")
         for field in ("description", "folder"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, str):
@@ -176,6 +174,7 @@ class Session:
             _open_sessions.add(self)
             _install_hooks()
             self._wait_for_agent()
+            self._take_what_is_stored()
         return self
 
     def _check_what_is_there(self) -> None:
@@ -205,6 +204,19 @@ class Session:
         self.write_protected = bool(self.write_protected or found.get("write_protected"))
         self._sealed = bool(found.get("write_protected")) and found.get("state") == ops.FINISHED
 
+    def _take_what_is_stored(self) -> None:
+        """What was not given is what the session was opened with before."""
+        if all(getattr(self, key) is not None for key in _GIVEN):
+            return
+        try:
+            with SessionReader(self._path) as reader:
+                stored = reader.session()
+        except (OSError, DamagedView):
+            return
+        for key in _GIVEN:
+            if getattr(self, key) is None:
+                setattr(self, key, stored.get(key))
+
     def _begin(self, *, forked: bool = False) -> None:
         rank, size = rank_and_size()
         opening: dict[str, Any] = {"name": self.name, "workspace": self.workspace}
@@ -228,6 +240,8 @@ class Session:
             raise SessionDamaged(f"cannot open the session: {conversation.damaged}. Nothing was changed")
         if not ready:
             why = conversation.trouble or conversation.no_agent or f"it was not ready within {config.OPEN_SECONDS:.0f} s"
+            with contextlib.suppress(OSError):
+                Registry().add(conversation.hello["path"])
             log.warning(
                 "dreamlake: no agent keeps %s (%s). Every call is kept in its journal, and the next agent applies it",
                 self._path,
@@ -360,8 +374,6 @@ class Session:
         Without a message it returns a builder: ``session.log().warn("slow", step=3)``. Raises :class:`ValueError` for another
         level, :class:`TypeError` naming a field that JSON cannot hold, :class:`RuntimeError` when the session is not open.
         """
-        from dreamlake.logs import LogBuilder, write_log
-
         self._check_open()
         if message is None:
             return LogBuilder(self, metadata)
@@ -370,8 +382,6 @@ class Session:
 
     def parameters(self) -> Parameters:
         """The session's parameters: ``session.parameters().set(lr=0.001)``, ``.get()``."""
-        from dreamlake.parameters import Parameters
-
         self._check_open()
         return Parameters(self)
 
@@ -390,8 +400,6 @@ class Session:
             found = self._tracks.get(name)
             if found is not None and self._is_open:
                 return found
-        from dreamlake.tracks import Track
-
         self._check_open()
         track = Track(self, names.track_folder(name), description, tags, metadata)
         self._tracks[name] = track
@@ -399,8 +407,6 @@ class Session:
 
     def files(self) -> Files:
         """The session's files: ``session.files().upload("model.pth", path="/models")``."""
-        from dreamlake.files import Files
-
         self._check_open()
         return Files(self)
 
@@ -415,8 +421,6 @@ class Session:
         dest_path: str | os.PathLike[str] | None = None,
     ) -> FileBuilder:
         """The older spelling of :meth:`files`: ``session.file(file_path="model.pth", prefix="/models").save()``."""
-        from dreamlake.files import FileBuilder
-
         self._check_open()
         return FileBuilder(self, file_path, prefix, description, tags, metadata, file_id, dest_path)
 

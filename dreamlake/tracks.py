@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
-from dreamlake.wire import jsons, ops
+from dreamlake.wire import jsons, names, ops
 from dreamlake.wire.state import CHUNK_SIZE, track_id
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Track:
     ) -> None:
         self._session = session
         self._name = name
-        given = {"description": description, "tags": tags, "metadata": metadata}
+        given = {"description": description, "tags": names.tag_list(tags), "metadata": metadata}
         given = {key: value for key, value in given.items() if value is not None}
         # Told with the first point, so that asking for a track makes none.
         self._described: bytes | None = _encode(given, "track")[0] if given else None

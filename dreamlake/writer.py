@@ -101,15 +101,19 @@ class Writer:
 
     # Each takes the journal, and takes it again when the directory was begun anew while it waited for the lock.
 
-    def put(self, kind: int, *values: Any) -> int | None:
-        """Keep one operation, stamped now; returns its end in the journal, or None when the disk would not take it."""
+    def now(self) -> int:
+        """Nanoseconds since 1970, as operations are stamped."""
+        return self._clock()
+
+    def put(self, kind: int, *values: Any, time: int | None = None) -> int | None:
+        """Keep one operation, stamped ``time`` or now; returns its end in the journal, or None when the disk would not take it."""
         while True:
             journal = self.journal
             with journal.lock:
                 if journal is not self.journal:
                     continue
                 try:
-                    return journal.put(journal.pack((kind, self._clock(), *values)))
+                    return journal.put(journal.pack((kind, self._clock() if time is None else time, *values)))
                 except JournalFull as error:
                     return self._lose(error)
 

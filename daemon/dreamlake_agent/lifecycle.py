@@ -17,6 +17,8 @@ from dreamlake.wire import jsons
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.sockets import ZmqHub, answers
+from dreamlake.world.registry import Registry
+from dreamlake_agent.core import events
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Loop, RealWorld
 from dreamlake_agent.status import Status
@@ -113,6 +115,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     core = Agent(os.urandom(8))
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     workers = ThreadWorkers(hub.wake)
+    registry = Registry(os.path.join(state, "directories"))
     loop = Loop(
         core,
         REAL_DISK,
@@ -121,6 +124,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
         RealWorld(),
         who,
         lambda level, text: logger.log(levels.get(level, logging.INFO), text),
+        registry,
     )
     status = Status(loop, endpoint, log_path)
     loop.report = lambda: jsons.encode(status.describe())
@@ -136,6 +140,9 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     logger.info("agent %s started, pid %d, at %s", dreamlake.__version__, who["pid"], endpoint)
     ready()
     try:
+        for path in registry.paths():
+            found = os.stat(path)
+            loop.take(events.Remembered((found.st_dev, found.st_ino), path))
         _serve(loop, hub, status, stops)
     except Exception:
         logger.exception("the agent fails; the next one recovers every directory")

@@ -48,6 +48,21 @@ class World(Protocol):
     def verdict(self, who: dict[str, Any]) -> str: ...
 
 
+class Memory(Protocol):
+    """Which directories the next agent should look at (:class:`dreamlake.world.registry.Registry`)."""
+
+    def add(self, path: str) -> None: ...
+    def drop(self, path: str) -> None: ...
+
+
+class NoMemory:
+    def add(self, path: str) -> None:
+        pass
+
+    def drop(self, path: str) -> None:
+        pass
+
+
 class RealWorld:
     monotonic = staticmethod(time.monotonic)
     wall_ns = staticmethod(time.time_ns)
@@ -59,13 +74,23 @@ class Loop:
     """One agent, over the seams it is given."""
 
     def __init__(
-        self, core: Agent, disk: Disk, hub: Hub, workers: Workers, world: World, who: dict[str, Any], log: Log
+        self,
+        core: Agent,
+        disk: Disk,
+        hub: Hub,
+        workers: Workers,
+        world: World,
+        who: dict[str, Any],
+        log: Log,
+        memory: Memory | None = None,
     ) -> None:
         self.core, self.disk, self.hub, self.workers, self.world = core, disk, hub, workers, world
         # what an owner's file says of us: host, boot, ns, pid, start, endpoint, version
         self.who = who
         self.log = log
+        self.memory = memory or NoMemory()
         self.directories: dict[on.Key, Directory] = {}
+        self._paths: dict[on.Key, str] = {}
         self.report: Callable[[], bytes] = lambda: b"{}"
         self.unreadable = 0
         self.ended = False
@@ -154,6 +179,11 @@ class Loop:
         except OSError as error:
             return on.NotOpened(key, "trouble", f"{error.strerror or error}")
         self.directories[key] = directory
+        self._paths[key] = effect.path
+        try:
+            self.memory.add(effect.path)
+        except OSError as error:
+            self.log("warning", f"cannot remember {effect.path} for the next agent: {error}")
         for warning in directory.take_warnings():
             self.log("warning", f"{effect.path}: {warning}")
         return on.Opened(
@@ -307,6 +337,9 @@ class Loop:
         directory = self.directories.pop(effect.key, None)
         if directory is None:
             return
+        path = self._paths.pop(effect.key)
+        if directory.is_settled():
+            self.memory.drop(path)
         if self._working.get(effect.key) is directory:
             self._letting_go.add(effect.key)
         else:

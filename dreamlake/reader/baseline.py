@@ -50,6 +50,8 @@ class Baseline:
     marks: dict[str, LogMark] = field(default_factory=dict)
     # log → bytes after its last newline
     torn: dict[str, int] = field(default_factory=dict)
+    # logs whose last line is whole but for its newline
+    unended: list[str] = field(default_factory=list)
     imports: list[tuple[str, Row]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -209,11 +211,24 @@ def _measure(disk: Disk, at: int, log: str, base: Baseline) -> Tail:
             last = whole.rpartition(b"\n")[2]
     finally:
         disk.close(fd)
-    if rest:
+    if _is_row(rest):  # whole but for its newline
+        size, crc, last = size + len(rest), zlib.crc32(rest, crc), rest
+        number = _NUMBER.match(rest)
+        tail.next = max(tail.next, int(number[1]) + 1) if number else tail.next
+        tail.rows += 1
+        base.unended.append(log)
+    elif rest:
         base.torn[log] = len(rest)
     tail.time = _time_of(last)
     base.marks[log] = LogMark(size, crc, tail)
     return tail
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return isinstance(jsons.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _time_of(line: bytes) -> str | None:

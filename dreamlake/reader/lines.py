@@ -32,8 +32,9 @@ class Lines:
     extra: list[bytes] = field(default_factory=list)
     skipped: int = 0
 
-    def raw(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(offset, line without its newline) of every whole line from ``start``, which is the start of a line."""
+    def raw(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes]]:
+        """(offset, line without its newline) of every whole line from ``start``, which is the start of a line; ``unended``: and
+        of what follows the last newline, if anything does."""
         try:
             fd = self.disk.open(self.log, READ, self.at)
         except (FileNotFoundError, NotADirectoryError):
@@ -44,6 +45,8 @@ class Lines:
                 want = _CHUNK_BYTES if self.size is None else min(_CHUNK_BYTES, self.size - offset - len(rest))
                 chunk = self.disk.pread(fd, want, offset + len(rest)) if want > 0 else b""
                 if not chunk:
+                    if rest and unended:
+                        yield offset, rest
                     return
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
@@ -56,7 +59,8 @@ class Lines:
 
     def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Every row from byte ``start``, then the extra ones."""
-        for _offset, line in self.raw(start):
+        # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.
+        for _offset, line in self.raw(start, unended=self.size is None):
             row = self._row(line)
             if row is not None:
                 yield row

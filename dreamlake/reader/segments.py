@@ -12,6 +12,7 @@ A segment is a file of records (:mod:`dreamlake.wire.codec`)::
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -95,16 +96,28 @@ def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
     return None
 
 
-def journals(disk: Disk, at: int) -> dict[bytes, list[Segment]]:
-    """Every client's segments, in order; clients in the order in which they began."""
+def journals(disk: Disk, at: int, known: dict[str, Segment] | None = None) -> dict[bytes, list[Segment]]:
+    """Every client's segments, in order; clients in the order in which they began.
+
+    ``known`` are segments read before, by file name: a header never changes, so only their size is asked for again.
+    """
     found: dict[bytes, list[Segment]] = {}
     for name in disk.listdir(JOURNALS, at):
-        segment = read_segment(disk, at, name)
+        before = known.get(name) if known else None
+        segment = _grown(disk, at, before) if before is not None else read_segment(disk, at, name)
         if segment is not None:
             found.setdefault(segment.client, []).append(segment)
     for segments in found.values():
         segments.sort(key=lambda each: each.number)
     return dict(sorted(found.items(), key=lambda item: (item[1][0].made, item[0])))
+
+
+def _grown(disk: Disk, at: int, segment: Segment) -> Segment | None:
+    try:
+        size = disk.stat(segment.path, at).size
+    except OSError:
+        return None
+    return dataclasses.replace(segment, size=max(0, size - segment.start))
 
 
 def stream_end(segments: list[Segment]) -> int:

@@ -154,8 +154,17 @@ def is_object(data: bytes) -> bool:
         # The first byte decides the kind; the parse decides that it is one value and complete.
         orjson.loads(data)
     except orjson.JSONDecodeError:
-        return False
+        if not _LONG_NUMBER.search(data):  # an integer that orjson takes for infinite is one all the same
+            return False
+        try:
+            json.loads(data, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            return False
     return data[:1] == b"{" and b"\n" not in data
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def restore(data: dict[str, Any], nonfinite: list[str] | None) -> dict[str, Any]:

@@ -132,3 +132,18 @@ def file_place(path: str, filename: str) -> str:
     if not folder and filename in _OWN_FILE_NAMES:
         raise ValueError(f"filename {filename!r} is a file of Dreamlake's own: choose another name or a path")
     return f"{folder}/{filename}" if folder else filename
+
+
+def tag_list(tags: list[str] | tuple[str, ...] | None) -> list[str] | None:
+    """Tags as given, or :class:`TypeError`: a lone string is not a list of tags.
+
+    >>> tag_list(("baseline", "resnet"))
+    ['baseline', 'resnet']
+    """
+    if tags is None:
+        return None
+    if isinstance(tags, str) or not isinstance(tags, (list, tuple, set, frozenset)):
+        raise TypeError(f"tags must be a list of strings, not {type(tags).__name__}")
+    if not all(isinstance(tag, str) for tag in tags):
+        raise TypeError("tags must be strings")
+    return list(tags)

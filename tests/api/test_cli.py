@@ -204,6 +204,8 @@ def test_list_prints_every_session_below_a_root(
     env = {} if with_agent else {"DREAMLAKE_AGENT": "never"}
     scripts.run(FILL, root, env=env, flags=())
     scripts.run(FILL.replace('"run"', '"sweep/a"').replace('"project"', '"other"'), root, env=env, flags=())
+    if with_agent:
+        dreamlake("agent", "stop")
     before = reading.snapshot(root)
     plain = dreamlake("list", root)
     assert plain.returncode == 0, plain

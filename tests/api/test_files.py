@@ -309,7 +309,7 @@ UNKNOWN: dict[str, Callable[[Any, Session, Path], Any]] = {
 def test_an_unknown_id_is_an_error(
     operation: str, spelling: Any, session: Session, folder: Path, model: Path, tmp_path: Path
 ) -> None:
-    spelling.upload(session, model)
+    assert spelling.upload(session, model)["checksum"] == sha256(CONTENT)  # it comes later than the record
     before = stored_records(session, folder)
     with pytest.raises(FileNotFoundError, match="no-such-id"):
         UNKNOWN[operation](spelling, session, tmp_path)

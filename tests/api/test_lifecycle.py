@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,16 +248,22 @@ def test_a_script_and_its_agent_killed_together_lose_no_call_that_returned(
     wait_for_state(folder, "killed")
 
 
-def test_a_killed_run_is_resumed(root: Path, folder: Path, start_script: StartScript) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_killed_run_is_resumed(at_once: bool, root: Path, folder: Path, start_script: StartScript) -> None:
     script = start_script(COUNTS, root)
     returned = kill_after(script, 100)
+    if not at_once:
+        wait_for_state(folder, "killed")
     with Session("run", "project", local_path=str(root)) as session:
         receipt = session.track("loss").append(value=-1)
         assert int(receipt["index"]) > returned
     found = reading.values(folder)
     reading.assert_consecutive(reading.points(folder))
     assert found.index(-1) > returned
-    assert state(folder) == "finished"
+    if at_once:  # the agent may hear of the end of the second before it sees the death of the first
+        wait_for_state(folder, "finished", "killed")
+    else:
+        assert state(folder) == "finished"
 
 
 def remove(folder: Path) -> None:
@@ -456,18 +461,32 @@ def test_the_next_agent_finds_the_directory_unaided(
     wait_for_state(folder, "finished")
 
 
+FLUSHES = """
+import os, subprocess, sys
+from dreamlake import AgentUnavailable, Session
+if sys.argv[2] == "after":
+    with Session("earlier", "project", local_path=sys.argv[1]) as session:
+        session.log("this one had an agent")
+    subprocess.run([sys.executable, "-m", "dreamlake.cli", "agent", "stop"], check=True, stdout=sys.stderr)
+os.environ["DREAMLAKE_AGENT"] = "never"
+with Session("run", "project", local_path=sys.argv[1]) as session:
+    session.track("loss").append(value=1)
+    session.flush(durable=True)
+    try:
+        session.flush(timeout=0.5)
+    except AgentUnavailable:
+        print("unavailable")
+    print([point["data"] for point in session.track("loss").read()["data"]])
+"""
+
+
+@pytest.mark.parametrize("when", ["at first", "after"], ids=["at first", "after a session that had an agent"])
 def test_a_flush_without_an_agent_says_so_in_time_and_a_durable_one_works(
-    home: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    when: str, home: Path, root: Path
 ) -> None:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no agent is what is wanted here
-        with Session("run", "project", local_path=str(root)) as session:
-            session.track("loss").append(value=1)
-            session.flush(durable=True)
-            with pytest.raises(AgentUnavailable):
-                session.flush(timeout=0.5)
-            assert [read["data"] for read in session.track("loss").read()["data"]] == [{"value": 1}]
+    done = scripts.run(FLUSHES, root, when, flags=())
+    assert done.stdout.splitlines() == ["unavailable", "[{'value': 1}]"]
+    assert leftovers.processes_of(home) == []
 
 
 def test_agent_unavailable_is_an_error_of_the_package() -> None:

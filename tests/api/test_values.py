@@ -275,7 +275,9 @@ def test_the_message_says_where_in_the_field(session: Session) -> None:
         session.track("loss").append(model={"layers": {"first": object()}})
 
 
-@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30, 10**400])
+@pytest.mark.parametrize(
+    "value", [2**64, -(2**63) - 1, 10**30, 10**400], ids=["2^64", "-2^63-1", "10^30", "10^400"]
+)
 def test_a_huge_integer_is_stored_whole_or_refused_by_name(
     value: int, session: Session, folder: Path
 ) -> None:

@@ -44,6 +44,8 @@ class Agent:
             return [do.Commit(each.key) for each in self.sessions.values() if each.uncommitted]
         if isinstance(event, on.Tick):
             return list(self._tick())
+        if isinstance(event, on.Remembered):
+            return list(self._remembered(event))
         session = self.sessions.get(event.key)
         if session is None:
             return []
@@ -68,7 +70,7 @@ class Agent:
                 yield do.Send(event.peer, (messages.WHO, client_id))
                 return
             client.heard = self._now
-            if session.phase == LIVE:
+            if session.phase == LIVE and client_id not in session.held:
                 yield from self._SAID[kind](self, session, client, event, *rest[1:])
 
     def _hello(self, peer: on.Peer, client_id: bytes, who: dict[str, Any]) -> Effects:
@@ -80,13 +82,23 @@ class Agent:
         if session is None:
             session = self.sessions[key] = Session(key, who["path"], scanned_at=self._now)
             yield do.OpenDirectory(key, who["path"])
+        is_new = client_id not in session.clients
         client = session.client(client_id)
         client.peer, client.heard, client.lives = peer, self._now, True
         self._homes[client_id] = key
-        if session.phase == LIVE:
+        if session.phase == LIVE and is_new:
+            session.held.add(client_id)
+            yield do.Scan(key)
+        elif session.phase == LIVE and client_id not in session.held:
             yield self._welcome(session, client)
         elif session.phase == STALLED and session.trouble:
             yield do.Send(peer, (messages.TROUBLE, client_id, session.trouble))
+
+    def _remembered(self, event: on.Remembered) -> Effects:
+        """Recover a directory that nobody has asked for; it is let go when nothing is left in it."""
+        if event.key not in self.sessions and self._stop_at is None:
+            self.sessions[event.key] = Session(event.key, event.path, scanned_at=self._now)
+            yield do.OpenDirectory(event.key, event.path)
 
     def _credit(self) -> int:
         least, most = config.CREDIT_BYTES
@@ -162,6 +174,7 @@ class Agent:
         session.working, session.checkpointing = None, False
         session.bytes_since_checkpoint = 0
         session.following.clear()
+        session.held.clear()
         for client in session.clients.values():
             client.applied, client.running = 0, codec.seed(client.id)
         for client_id, (applied, running) in event.positions.items():
@@ -190,10 +203,21 @@ class Agent:
         yield do.Settle(session.key)
         session.phase = LIVE
         session.retry_wait = 0.0
-        for client in session.clients.values():
-            if client.peer is not None:
-                client.seen_end = max(client.seen_end, client.applied)
+        session.held = {client.id for client in session.clients.values() if client.peer is not None}
+        yield do.Scan(session.key)
+
+    def _welcome_held(self, session: Session) -> Effects:
+        """Welcome those who wait, once every dead client's journal is applied and its end is written."""
+        if any(
+            not client.lives and (not client.drained or client.state == ops.RUNNING)
+            for client in session.clients.values()
+        ):
+            return
+        for client_id in sorted(session.held):
+            client = session.clients.get(client_id)
+            if client is not None and client.peer is not None:
                 yield self._welcome(session, client)
+        session.held.clear()
 
     def _take_journals(self, session: Session, journals: list[on.JournalSeen]) -> Effects:
         for journal in journals:
@@ -295,6 +319,10 @@ class Agent:
         if session.phase == RECOVERING:
             session.recovery.remove(event.client)
             yield from self._recover_on(session)
+        elif not client.lives:
+            # Heard out: its end is written, and those who wait for that are welcomed.
+            yield from self._look_after(session, client)
+            yield from self._welcome_held(session)
 
     def _scanned(self, session: Session, event: on.Scanned) -> Effects:
         yield from self._take_journals(session, event.journals)
@@ -304,6 +332,7 @@ class Agent:
                 yield from self._look_after(session, client)
             elif client.peer is None or self._now - client.heard > config.HEARD_SECONDS:
                 self._forget(session, client)
+        yield from self._welcome_held(session)
 
     def _look_after(self, session: Session, client: Client) -> Effects:
         """A journal stands there: follow it, end it, or drop it."""
@@ -315,6 +344,7 @@ class Agent:
             return
         if not client.lives and client.state == ops.RUNNING and not client.said_killed:
             client.said_killed = True
+            client.state = ops.KILLED_STATE
             yield do.Say(session.key, (ops.KILLED, self._wall, client.id))
             yield do.Commit(session.key)
             yield do.Note("warning", f"{session.path}: a client vanished without a word ({client.id.hex()})")

@@ -19,6 +19,14 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """The registry names this directory: an agent or a client left something in it."""
+
+    key: Key
+    path: str
+
+
+@dataclass(frozen=True)
 class JournalSeen:
     """A journal stands in the directory; ``lives`` is whether its writer does."""
 
@@ -150,6 +158,7 @@ class Tick:
 
 Event = (
     Heard
+    | Remembered
     | Opened
     | NotOpened
     | AppliedRun

@@ -135,6 +135,8 @@ class Directory:
     def _begin(self, loaded: Loaded) -> None:
         """The first owner: what stands there becomes record 0, then the first checkpoint and commits.log."""
         if loaded.baseline is not None:
+            for log in loaded.baseline.unended:
+                self.rows.append(log, b"\n")
             for log, row in loaded.baseline.imports:
                 self.rows.append(log, jsons.encode(row) + b"\n")
             self.views.import_known(list(MAIN_VIEWS))
@@ -222,7 +224,8 @@ class Directory:
 
     def journals(self) -> list[Journal]:
         """Every journal in the directory that may still hold something, oldest first."""
-        self.segments = journals(self.disk, self.at)
+        known = {segment.path.rpartition("/")[2]: segment for each in self.segments.values() for segment in each}
+        self.segments = journals(self.disk, self.at, known)
         return [
             Journal(client, segments[0].made, segments[-1].end, segments[-1].by)
             for client, segments in self.segments.items()
@@ -270,6 +273,13 @@ class Directory:
     def needs_checkpoint(self) -> bool:
         """Whether syncing journals can no longer make them durable, so that only a checkpoint can."""
         return bool(self._distrusted)
+
+    def is_settled(self) -> bool:
+        """Whether nothing in the directory waits for another agent."""
+        try:
+            return self.is_gone() or not self.journals()
+        except OSError:
+            return False
 
     def is_gone(self) -> bool:
         """Whether a person removed the directory (or its .dreamlake) under us."""

@@ -1,0 +1,102 @@
+"""What may happen in a world, and how often. A seed belongs to one profile, and draws the rest from its own chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import dreamlake.journal
+import dreamlake.reader.replay
+import dreamlake_agent.store.directory
+import dreamlake_agent.store.rows
+from dreamlake import config
+from tests.sim.disk import Faults
+from tests.sim.network import NetworkFaults
+
+EVERYDAY = {"call": 30.0, "link": 25.0, "agent": 25.0, "work": 8.0, "network": 25.0, "wait": 10.0, "flush": 2.0, "sync": 1.0}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Weights of steps, and rates of faults while the storm lasts."""
+
+    name: str
+    weights: dict[str, float]
+    steps: int = 250
+    homes: int = 1  # runtime folders: as many agents may live at once
+    clients: int = 4  # at once
+    preempt: float = 0.02  # per disk call: somebody else has a turn in the middle
+    blind: float = 0.0  # of worlds in which no agent can see a pid, so that locks must say who lives
+    lies: float = 0.0  # per verdict: it is the wrong one
+    disk: Faults = field(default_factory=Faults)
+    network: NetworkFaults = field(default_factory=NetworkFaults)
+
+    def drawn(self, random: Random) -> Profile:
+        """This profile for one seed: some steps never happen in this world, some often."""
+        weights = {
+            step: weight * random.choice((0.3, 1.0, 1.0, 3.0)) if step in EVERYDAY else weight * random.choice((0.0, 1.0, 3.0))
+            for step, weight in self.weights.items()
+        }
+        return replace(self, weights=weights, preempt=self.preempt * random.choice((0.0, 1.0, 5.0)))
+
+
+def _with(**more: float) -> dict[str, float]:
+    return {**EVERYDAY, **more}
+
+
+_ARRIVALS = {"arrive": 2.0, "leave": 1.0}
+_DEATHS = {**_ARRIVALS, "kill_client": 1.0, "doom_client": 1.0, "kill_agent": 1.0, "doom_agent": 2.0, "start_agent": 1.0}
+
+PROFILES = (
+    Profile("quiet", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3)),
+    Profile("crashy", _with(**_DEATHS, stop_agent=0.3), homes=2, blind=0.3),
+    Profile(
+        "lossy",
+        _with(**_ARRIVALS, kill_agent=0.5, doom_agent=0.5, start_agent=1.0),
+        homes=2,
+        network=NetworkFaults(drop=0.05, duplicate=0.05, delay=0.2, reset=0.02, connect_late=0.1, chaos=True),
+    ),
+    Profile("full", _with(**_DEATHS, fill=1.5, heal=3.0), disk=Faults(short_write=0.03, short_read=0.03, eio=0.003)),
+    Profile("power", _with(**_DEATHS, power=0.4, doom_power=0.6, sync=3.0, flush=4.0)),
+    Profile(
+        "everything",
+        _with(**_DEATHS, fill=0.5, heal=3.0, power=0.2, doom_power=0.3, stop_agent=0.3, jump=0.5, sync=2.0, flush=3.0),
+        homes=2,
+        blind=0.3,
+        disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02),
+        network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
+    ),
+)
+
+
+def profile_of(seed: int) -> Profile:
+    return PROFILES[seed % len(PROFILES)]
+
+
+@contextmanager
+def limits(random: Random) -> Iterator[None]:
+    """Every limit so small, in most worlds, that a few calls reach it."""
+    small: list[tuple[Any, str, Any]] = [
+        (dreamlake.journal, "SEGMENT_BYTES", random.choice((400, 1500, 16 << 20))),
+        (dreamlake.journal, "MARK_BYTES", random.choice((100, 400))),
+        (dreamlake.reader.replay, "RUN_BYTES", random.choice((300, 256 << 10))),
+        (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", random.choice((300, 2000, 1 << 20))),
+        (dreamlake_agent.store.rows, "OPEN_FILES_MAX", random.choice((1, 2, 128))),
+        (config, "BATCH_BYTES", random.choice((200, 1000, 256 << 10))),
+        (config, "CREDIT_BYTES", random.choice(((200, 500), (300, 2000), (32 << 10, 1 << 20)))),
+        (config, "CREDIT_BUDGET_BYTES", random.choice((1000, 32 << 20))),
+        (config, "FOLLOW_BYTES", random.choice((200, 1000, 256 << 10))),
+        (config, "CHECKPOINT_BYTES", random.choice((500, 32 << 20))),
+        (config, "TURN_BYTES", random.choice((500, 4 << 20))),
+    ]
+    before = [(place, name, getattr(place, name)) for place, name, _ in small]
+    for place, name, value in small:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)

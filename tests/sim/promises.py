@@ -1,0 +1,189 @@
+"""What the clients of a simulated world were promised, and whether it is so.
+
+A call that returned is promised. Power loss takes back what nobody had asked to be durable, and every index that was told
+before a durable commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.reader.lines import Lines
+from dreamlake.reader.replay import Loaded, committed, leftovers, load
+from dreamlake.wire.state import LOGS_LOG, PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_VIEW, State, data_log, view, view_of
+from dreamlake.world.disk import Disk, read_file
+
+NUMBERED = ("index", "sequenceNumber")
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass
+class Call:
+    """One value that a client wrote, in the order of its journal."""
+
+    value: str
+    log: str
+    track: str = ""
+    ordinal: int = 0
+    end: int | None = None  # in the journal; None as long as the call has not returned
+    durable: bool = False  # not even power loss may take it
+    index: int | None = None  # as an ack told it
+    pinned: bool = False  # and neither may power loss change it
+    lost: bool = False  # power loss may have taken it
+    refused: bool = False  # it never returned: the disk did not take it
+
+
+@dataclass
+class Book:
+    """Everything that one journal's client called."""
+
+    client: bytes
+    name: str
+    calls: list[Call] = field(default_factory=list)
+    closed: bool = False  # its CLOSE is in the journal
+    end: str | None = None  # how the process ended: "left", "died"
+
+    def returned(self, upto: int | None = None) -> Iterable[Call]:
+        return [call for call in self.calls if call.end is not None and (upto is None or call.end <= upto)]
+
+
+def power_loss(books: Iterable[Book]) -> None:
+    """Nobody is owed more than was durable."""
+    for book in books:
+        for call in book.calls:
+            call.lost = call.lost or not call.durable
+            if not call.pinned:
+                call.index = None
+
+
+# ── what a directory says ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _expect(right: bool, text: str) -> None:
+    if not right:
+        raise Violation(text)
+
+
+@dataclass
+class Found:
+    """The rows of a directory: log → rows."""
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def read_rows(tree: dict[str, bytes]) -> Found:
+    """Every log in a tree of files, as any program would read it; each line must parse."""
+    found = Found()
+    for path, data in tree.items():
+        if not path.endswith(".jsonl") or path.startswith(".dreamlake/cut/"):
+            continue
+        _expect(data.endswith(b"\n") or not data, f"{path} ends in half a line: {data[-80:]!r}")
+        rows = []
+        for line in data.split(b"\n")[:-1]:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise Violation(f"{path} has a line that is no JSON: {line[:200]!r}") from None
+        found.rows[path] = rows
+    return found
+
+
+def replayed(disk: Disk, at: int) -> tuple[Loaded, Found]:
+    """The directory as a reader sees it that replays the journals in memory."""
+    loaded = load(disk, at, "0" * 32)
+    sizes = {log: mark.size for log, mark in loaded.marks.items()}
+    extra: dict[str, list[bytes]] = {}
+    for out in [*(out for _commit, out in committed(disk, at, loaded)), *leftovers(disk, at, loaded)]:
+        for log, lines in out.rows.items():
+            extra.setdefault(log, []).extend(line[:-1] for line in lines)
+    return loaded, Found(
+        {log: list(Lines(disk, at, log, sizes.get(log, 0), extra.get(log, [])).rows()) for log in {**sizes, **extra}}
+    )
+
+
+def _values(log: str, row: dict[str, Any]) -> list[str]:
+    if log.endswith("/data.jsonl"):
+        return [row["data"]["v"]]
+    if log == LOGS_LOG:
+        return [row["message"]]
+    if log == PARAMETERS_LOG:
+        return sorted(row["set"])
+    return []
+
+
+def check_rows(found: Found, books: Iterable[Book]) -> None:
+    """Every promised call is there once, each client's in its order, with the index it was told; indexes have no holes."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for log, rows in found.rows.items():
+        for position, row in enumerate(rows):
+            for number in NUMBERED:
+                _expect(row.get(number, position) == position, f"{log}: row {position} is numbered {row.get(number)}")
+            for value in _values(log, row):
+                places.setdefault(value, []).append((log, position))
+    known = set[str]()
+    for book in books:
+        _check_book(book, places)
+        known.update(call.value for call in book.calls)
+    strange = sorted(set(places) - known)
+    _expect(not strange, f"nobody wrote {strange[:5]}")
+
+
+def _check_book(book: Book, places: dict[str, list[tuple[str, int]]]) -> None:
+    last: dict[str, int] = {}
+    missing: Call | None = None
+    for call in book.calls:
+        at = places.get(call.value, [])
+        _expect(len(at) <= 1, f"{call.value} is there {len(at)} times: {at}")
+        promised = call.end is not None and not call.lost
+        if not at:
+            _expect(not promised, f"{call.value} returned{' and was durable' if call.durable else ''}, and is lost")
+            if call.end is not None:
+                missing = missing or call
+            continue
+        (log, position) = at[0]
+        _expect(not call.refused, f"{call.value} raised, and is there")
+        _expect(missing is None, f"{call.value} is there, and {missing and missing.value} that came before it is not")
+        _expect(log == call.log, f"{call.value} is in {log}")
+        _expect(position > last.get(log, -1), f"{call.value} is at {position} of {log}, before what came before it")
+        last[log] = position
+        told = call.index
+        _expect(told is None or told == position, f"{call.value} was told the index {told} and has {position}")
+
+
+def check_views(tree: dict[str, bytes], state: State) -> None:
+    """Each view is there and is the projection of its history."""
+    wanted = {SESSION_VIEW, PARAMETERS_VIEW} | {view_of(data_log(name)) or "" for name in state.tracks}
+    for path in sorted(wanted):
+        shown = view(state, path)
+        if shown is None:
+            _expect(path not in tree, f"{path} shows what never was")
+            continue
+        _expect(path in tree, f"{path} is not there")
+        try:
+            found = json.loads(tree[path])
+        except ValueError:
+            raise Violation(f"{path} is no JSON: {tree[path][:80]!r}") from None
+        _expect(found == shown, f"{path} shows {found}, and the history says {shown}")
+
+
+def check_ends(state: State, books: Iterable[Book]) -> None:
+    """A client that closed has finished, one that vanished was killed."""
+    for book in books:
+        client = state.clients.get(book.client.hex())
+        if client is not None and book.end is not None:
+            wanted = "finished" if book.closed else "killed"
+            _expect(client.state == wanted, f"client {book.name} is {client.state}, and should be {wanted}")
+
+
+def is_committed(disk: Disk, at: int, client: bytes, end: int) -> bool:
+    """Whether ``commits.log`` covers that much of the client's stream."""
+    loaded = load(disk, at, read_file(disk, ".dreamlake/origin", at, 100).decode().strip())
+    for _ in committed(disk, at, loaded):
+        pass
+    return loaded.is_finished(client) or loaded.position(client)[0] >= end
