@@ -1,4 +1,5 @@
-"""Dreamlake records machine-learning experiments: logs, parameters, metrics and files of a training, kept by a local agent.
+"""Dreamlake records machine-learning experiments: logs, parameters, metrics and files of a training, kept by a local
+agent.
 
 >>> from dreamlake import Session
 >>> with Session(name="my-experiment", workspace="project") as session:       # doctest: +SKIP

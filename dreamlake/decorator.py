@@ -15,8 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def dreamlake_session(name: str, workspace: str, **options: Any) -> Callable[[F], F]:
     """Open a session around every call of a function, and pass it as the keyword ``session``.
 
-    ``options`` are those of :class:`~dreamlake.session.Session`. The function's value is returned; an exception ends the session
-    as failed and is raised on. Works on ``async def`` functions too.
+    ``options`` are those of :class:`~dreamlake.session.Session`. The function's value is returned; an exception ends
+    the session as failed and is raised on. Works on ``async def`` functions too.
 
     >>> import tempfile
     >>> @dreamlake_session(name="my-experiment", workspace="project", local_path=tempfile.mkdtemp())

@@ -18,12 +18,13 @@ class DreamlakeError(Exception):
 
 
 class AgentUnavailable(DreamlakeError, TimeoutError):
-    """No agent took the operations within the time. Nothing is lost: they are in the journal, and the next agent that sees
-    the directory applies them."""
+    """No agent took the operations within the time. Nothing is lost: they are in the journal, and the next agent that
+    sees the directory applies them."""
 
 
 class SessionDamaged(DreamlakeError, ValueError):
-    """A session directory that cannot be opened as it stands; the message says which file, and nothing was overwritten."""
+    """A session directory that cannot be opened as it stands; the message says which file, and nothing was
+    overwritten."""
 
 
 class JournalLost(DreamlakeError, OSError):

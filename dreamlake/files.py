@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from dreamlake.writer import Writer
 
 _COPY_BYTES = 1 << 20
+Tags = list[str]  # inside the classes below, "list" is their method
 _CAPTURE_TRIES = 3
 
 
 class FileRecord(Mapping[str, Any]):
-    """What ``upload`` returns: the file's record. ``checksum`` (sha256, hex) is computed when it is asked for, from the bytes
-    as they were captured, if the agent has not done it yet."""
+    """What ``upload`` returns: the file's record. ``checksum`` (sha256, hex) is computed when it is asked for, from
+    the bytes as they were captured, if the agent has not done it yet."""
 
     def __init__(self, session: Session, fields: dict[str, Any]) -> None:
         self._session, self._fields = session, fields
@@ -72,24 +73,23 @@ class Files:
         *,
         path: str = "/",
         description: str | None = None,
-        tags: list[str] | None = None,
+        tags: Tags | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> FileRecord | list[FileRecord]:
         """Keep a file, or a folder with everything in it, under ``path``; returns its record (for a folder, a list).
 
-        When it returns, the content is captured: the script may change or delete its file at once. The bytes go from disk to disk
-        (shared where the file system can), whatever their number. The same path and filename again replaces the file.
+        When it returns, the content is captured: the script may change or delete its file at once. The bytes go from
+        disk to disk (shared where the file system can), whatever their number. The same path and filename again
+        replaces the file.
 
-        Raises :class:`ValueError` for a missing or oversize file and for names that cannot be stored, :class:`OSError` when the
-        capture fails, :class:`RuntimeError` when the session is write-protected or not open.
+        Raises :class:`ValueError` for a missing or oversize file and for names that cannot be stored, :class:`OSError`
+        when the capture fails, :class:`RuntimeError` when the session is write-protected or not open.
         """
         source = os.fspath(file_path)
         session = self._session
         given = _given(description, tags, metadata)
         if os.path.isdir(source):
-            found = [
-                (inner, f"{path.rstrip('/')}/{folder}" if folder else path) for inner, folder in _walk(source)
-            ]
+            found = [(inner, f"{path.rstrip('/')}/{folder}" if folder else path) for inner, folder in _walk(source)]
             for inner, place in found:
                 names.file_place(place, os.path.basename(inner))
             return [self._upload_one(inner, place, given) for inner, place in found]
@@ -136,8 +136,9 @@ class Files:
         with self._session._reader(hashed=hashed) as reader:
             return reader.files()
 
-    def list(self, path: str | None = None, tags: list[str] | None = None) -> list[dict[str, Any]]:
-        """The records of the session's files: all, those directly or deeper under ``path``, those with all of ``tags``."""
+    def list(self, path: str | None = None, tags: Tags | None = None) -> list[dict[str, Any]]:
+        """The records of the session's files: all, those directly or deeper under ``path``, those with all of
+        ``tags``."""
         folder = names.file_folder(path) if path else ""
         wanted = set(tags or ())
         return [
@@ -147,10 +148,11 @@ class Files:
         ]
 
     def download(self, file_id: str, dest_path: str | os.PathLike[str] | None = None) -> str:
-        """Copy a file out, to ``dest_path`` (a file or a folder; the working directory when not given); returns where it is.
+        """Copy a file out, to ``dest_path`` (a file or a folder; the working directory when not given); returns where
+        it is.
 
-        The content is checked against its SHA-256. Raises :class:`FileNotFoundError` for an unknown id, :class:`ValueError` when the
-        content is not what was uploaded.
+        The content is checked against its SHA-256. Raises :class:`FileNotFoundError` for an unknown id,
+        :class:`ValueError` when the content is not what was uploaded.
         """
         record = self._record(file_id)
         target = os.fspath(dest_path) if dest_path is not None else str(record["filename"])
@@ -165,7 +167,7 @@ class Files:
         file_id: str,
         *,
         description: str | None = None,
-        tags: list[str] | None = None,
+        tags: Tags | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Change what is said of a file; returns the new record. :class:`FileNotFoundError` for an unknown id."""
@@ -209,7 +211,7 @@ class FileBuilder:
         file_path: str | os.PathLike[str] | None,
         prefix: str,
         description: str | None,
-        tags: list[str] | None,
+        tags: Tags | None,
         metadata: dict[str, Any] | None,
         file_id: str | None,
         dest_path: str | os.PathLike[str] | None,
@@ -257,9 +259,7 @@ class FileBuilder:
 def _given(description: str | None, tags: list[str] | None, metadata: dict[str, Any] | None) -> dict[str, Any]:
     given = {"description": description, "tags": names.tag_list(tags), "metadata": metadata}
     nonfinite: list[str] = []
-    return {
-        key: jsons.plain_value(value, key, nonfinite) for key, value in given.items() if value is not None
-    }
+    return {key: jsons.plain_value(value, key, nonfinite) for key, value in given.items() if value is not None}
 
 
 def _walk(source: str) -> list[tuple[str, str]]:
@@ -351,4 +351,3 @@ def _copy_out(reader: SessionReader, record: dict[str, Any], target: str) -> Non
         REAL_DISK.close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)
-

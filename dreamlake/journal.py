@@ -1,8 +1,8 @@
 """The journal: this process's operations on disk, one ``write(2)`` a call.
 
-A journal is a stream of records in segments (:mod:`dreamlake.reader.segments`). ``append`` has returned when the kernel has
-the bytes: they survive SIGKILL of everybody, and power loss once ``sync`` has returned. The agent keeps journals of its own
-for what it finds out itself; it is this class too.
+A journal is a stream of records in segments (:mod:`dreamlake.reader.segments`). ``append`` has returned when the
+kernel has the bytes: they survive SIGKILL of everybody, and power loss once ``sync`` has returned. The agent keeps
+journals of its own for what it finds out itself; it is this class too.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Journal:
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, op: tuple[Any, ...]) -> int:
-        """Keep one operation; returns its end in the stream. Raises :class:`JournalFull` and keeps nothing of it when the
-        disk does not take it, :class:`ValueError` for an operation over ``OP_BYTES_MAX``."""
+        """Keep one operation; returns its end in the stream. Raises :class:`JournalFull` and keeps nothing of it when
+        the disk does not take it, :class:`ValueError` for an operation over ``OP_BYTES_MAX``."""
         with self.lock:
             return self.put(self.pack(op))
 
@@ -133,7 +133,8 @@ class Journal:
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def cut_point(self, position: int, limit: int) -> int:
-        """The furthest end of a record that is at most ``limit`` bytes after ``position`` (or the next one beyond it)."""
+        """The furthest end of a record that is at most ``limit`` bytes after ``position`` (or the next one beyond
+        it)."""
         end = self.end
         if end - position <= limit:
             return end
@@ -187,8 +188,8 @@ class Journal:
     def sync(self) -> None:
         """Make everything appended so far survive power loss: one fsync of each segment, one of the folder.
 
-        Raises :class:`OSError` when the disk cannot say so. A failed fsync is never asked again, because the kernel would
-        answer yes and the bytes be gone: what it stood for is safe once the agent has covered it, and not before.
+        Raises :class:`OSError` when the disk cannot say so. A failed fsync is never asked again, because the kernel
+        would answer yes and the bytes be gone: what it stood for is safe once the agent has covered it, and not before.
         """
         with self.lock:
             end = self.end

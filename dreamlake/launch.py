@@ -14,7 +14,10 @@ from dreamlake.world.endpoints import find_agent
 _START_LOCK = "start.lock"
 _LOOK_SECONDS = 0.02
 # No -m: it would put the user's working directory, with whatever files are in it, before ours.
-_PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from dreamlake_agent.main import main; sys.exit(main(['--detach']))"
+_PROGRAM = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; "
+    "from dreamlake_agent.main import main; sys.exit(main(['--detach']))"
+)
 
 
 class CannotStart(Exception):

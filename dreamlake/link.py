@@ -1,7 +1,7 @@
 """The link: what is in this process's journals, told to the agent.
 
-:class:`Conversation` is one journal's side of it: greet, send from where the agent is, hear acks, ask when nothing is heard,
-greet again when in doubt. It is driven by ``turn(now)`` and owns no thread, so the simulation runs it as it is.
+:class:`Conversation` is one journal's side of it: greet, send from where the agent is, hear acks, ask when nothing is
+heard, greet again when in doubt. It is driven by ``turn(now)`` and owns no thread, so the simulation runs it as it is.
 :class:`LinkThread` is the one background thread of a process that drives all of them over ZeroMQ.
 
 The training thread never waits here and is never woken by an append: the link looks at the journal's length.
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from dreamlake import config
 from dreamlake.journal import Journal
@@ -75,7 +75,8 @@ class Spans:
 
 
 class Conversation:
-    """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the link's."""
+    """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the
+    link's."""
 
     def __init__(self, journal: Journal, hello: dict[str, Any]) -> None:
         self.journal = journal
@@ -219,7 +220,8 @@ class Conversation:
         self, now: float, applied: int, running: int, covered: int, credit: int, origin: str, incarnation: bytes
     ) -> None:
         if applied > self.journal.end:
-            return self._troubled(now, "the agent knows more of this journal than was written to it")
+            self._troubled(now, "the agent knows more of this journal than was written to it")
+            return
         self.phase = OPEN
         self.stopped = False
         self.trouble = None
@@ -298,7 +300,7 @@ class Conversation:
     def _other_version(self, now: float) -> None:
         self._sent_elsewhere(now, None, "the agent speaks another version: `dreamlake agent restart`")
 
-    _HEARD: dict[str, Callable[..., None]] = {
+    _HEARD: ClassVar[dict[str, Callable[..., None]]] = {
         messages.WELCOME: _welcome,
         messages.ACK: _acked,
         messages.FLUSHED: _flushed,
@@ -367,9 +369,7 @@ class Switchboard:
         members = [each for each in self.conversations.values() if each.line is line]
         silent = any(each.is_silent(now, config.SILENCE_SECONDS) for each in members)
         doubtful = silent or any(each.is_silent(now, config.ASK_SECONDS * 1.5) for each in members)
-        if doubtful and (silent or self._find() != endpoint):
-            self._drop_line(endpoint)
-        elif not members:
+        if (doubtful and (silent or self._find() != endpoint)) or not members:
             self._drop_line(endpoint)
 
     def _drop_line(self, endpoint: str) -> None:

@@ -18,10 +18,11 @@ class Parameters:
         self._session = session
 
     def set(self, values: dict[str, Any] | None = None, /, **fields: Any) -> None:
-        """Set parameters; those not named stay. Nested dicts are flattened, lists are values; setting nothing writes nothing.
+        """Set parameters; those not named stay. Nested dicts are flattened, lists are values; setting nothing writes
+        nothing.
 
-        Raises :class:`TypeError` naming a value that JSON cannot hold (nothing is set then), and :class:`RuntimeError` when the
-        session is write-protected or not open.
+        Raises :class:`TypeError` naming a value that JSON cannot hold (nothing is set then), and :class:`RuntimeError`
+        when the session is write-protected or not open.
         """
         if values is not None and not isinstance(values, dict):
             raise TypeError(f"parameters are a dict or keywords, not {type(values).__name__}")

@@ -48,14 +48,15 @@ class OperationMode(enum.Enum):
 class Session:
     """One experiment run, in ``<local_path>/<workspace>/<name>``.
 
-    ``name`` and ``workspace`` say which; the same names again continue the same session. ``description``, ``tags`` (a list of
-    strings), ``folder`` (a label such as ``"/experiments/2025"``; it does not change the place on disk) and ``metadata`` (a
-    dict) replace what is stored when given. ``local_path`` is the root; without it ``DREAMLAKE_LOCAL_PATH``, else ``.dreamlake``
-    in the working directory. ``write_protected=True`` is kept with the session: its parameters and files do not change from
-    then on, and nothing does once it has finished.
+    ``name`` and ``workspace`` say which; the same names again continue the same session. ``description``, ``tags`` (a
+    list of strings), ``folder`` (a label such as ``"/experiments/2025"``; it does not change the place on disk) and
+    ``metadata`` (a dict) replace what is stored when given. ``local_path`` is the root; without it
+    ``DREAMLAKE_LOCAL_PATH``, else ``.dreamlake`` in the working directory. ``write_protected=True`` is kept with the
+    session: its parameters and files do not change from then on, and nothing does once it has finished.
 
-    Use it in a ``with``, through :func:`~dreamlake.decorator.dreamlake_session`, or with :meth:`open` and :meth:`close`. Any number
-    of processes and threads may have the same session open; each call is kept before it returns.
+    Use it in a ``with``, through :func:`~dreamlake.decorator.dreamlake_session`, or with :meth:`open` and
+    :meth:`close`. Any number of processes and threads may have the same session open; each call is kept before it
+    returns.
 
     Raises :class:`ValueError` or :class:`TypeError` for names that cannot be stored.
 
@@ -154,11 +155,12 @@ class Session:
     def open(self) -> Self:
         """Open the session, made when missing; opening an open one does nothing. Returns it.
 
-        Waits for the agent, started when none runs. When none can be had the session opens all the same: one warning says so,
-        and the journal keeps every call for the next agent.
+        Waits for the agent, started when none runs. When none can be had the session opens all the same: one warning
+        says so, and the journal keeps every call for the next agent.
 
         Raises :class:`OSError` when the directory cannot be made or written, and
-        :class:`~dreamlake.errors.SessionDamaged` when it holds a session.json that cannot be read and nothing to rebuild it from.
+        :class:`~dreamlake.errors.SessionDamaged` when it holds a session.json that cannot be read and nothing to
+        rebuild it from.
         """
         with self._lock:
             if self._is_open:
@@ -198,8 +200,8 @@ class Session:
                 raise ValueError("not a JSON object")
         except ValueError as error:
             raise SessionDamaged(
-                f"cannot open the session: {self._path}/session.json is damaged ({error}) and there is no history to rebuild "
-                "it from. Nothing was changed: repair the file or move it away"
+                f"cannot open the session: {self._path}/session.json is damaged ({error}) and there is no history to "
+                "rebuild it from. Nothing was changed: repair the file or move it away"
             ) from None
         self.write_protected = bool(self.write_protected or found.get("write_protected"))
         self._sealed = bool(found.get("write_protected")) and found.get("state") == ops.FINISHED
@@ -239,7 +241,9 @@ class Session:
             self._let_go()
             raise SessionDamaged(f"cannot open the session: {conversation.damaged}. Nothing was changed")
         if not ready:
-            why = conversation.trouble or conversation.no_agent or f"it was not ready within {config.OPEN_SECONDS:.0f} s"
+            why = (
+                conversation.trouble or conversation.no_agent or f"it was not ready within {config.OPEN_SECONDS:.0f} s"
+            )
             with contextlib.suppress(OSError):
                 Registry().add(conversation.hello["path"])
             log.warning(
@@ -303,9 +307,9 @@ class Session:
     def flush(self, durable: bool = False, timeout: float = config.FLUSH_SECONDS) -> None:
         """Wait until the agent has committed everything this process wrote, and shown it in the files.
 
-        ``durable=True``: until it survives power loss; this works without an agent too, by one fsync of this process's journal.
-        Raises :class:`~dreamlake.errors.AgentUnavailable` when no agent answers within ``timeout`` seconds (nothing is lost), and
-        :class:`OSError` when the disk refuses to make it durable.
+        ``durable=True``: until it survives power loss; this works without an agent too, by one fsync of this process's
+        journal. Raises :class:`~dreamlake.errors.AgentUnavailable` when no agent answers within ``timeout`` seconds
+        (nothing is lost), and :class:`OSError` when the disk refuses to make it durable.
         """
         if self._disabled and self._is_open:
             return
@@ -325,7 +329,8 @@ class Session:
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ready(self) -> Writer:
-        """The writer of this process; made anew in a forked child. :class:`RuntimeError` when the session is not open."""
+        """The writer of this process; made anew in a forked child. :class:`RuntimeError` when the session is not
+        open."""
         writer = self._writer
         if writer is not None:
             return writer
@@ -370,9 +375,10 @@ class Session:
     ) -> LogBuilder | None:
         """Write a line to the session's log.
 
-        ``level`` is one of debug, info (the default), warn, error, fatal, in any case. ``extra`` is merged over ``metadata``.
-        Without a message it returns a builder: ``session.log().warn("slow", step=3)``. Raises :class:`ValueError` for another
-        level, :class:`TypeError` naming a field that JSON cannot hold, :class:`RuntimeError` when the session is not open.
+        ``level`` is one of debug, info (the default), warn, error, fatal, in any case. ``extra`` is merged over
+        ``metadata``. Without a message it returns a builder: ``session.log().warn("slow", step=3)``. Raises
+        :class:`ValueError` for another level, :class:`TypeError` naming a field that JSON cannot hold,
+        :class:`RuntimeError` when the session is not open.
         """
         self._check_open()
         if message is None:
@@ -487,8 +493,8 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
 
 
 def _in_child() -> None:
-    """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the journal is
-    the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
+    """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the
+    journal is the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
     forget_link()
     for session in list(_open_sessions):
         session._lock = threading.RLock()

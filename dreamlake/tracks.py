@@ -22,8 +22,8 @@ _encode = jsons.encode_fields
 class Receipt(Mapping[str, Any]):
     """What ``append`` returns: a mapping that is filled in by the agent later.
 
-    ``receipt["index"]`` waits for the agent, at most 30 s (:class:`~dreamlake.errors.AgentUnavailable` then; the point is kept all
-    the same). A receipt that is not touched costs nothing; ``repr`` never waits.
+    ``receipt["index"]`` waits for the agent, at most 30 s (:class:`~dreamlake.errors.AgentUnavailable` then; the point
+    is kept all the same). A receipt that is not touched costs nothing; ``repr`` never waits.
     """
 
     __slots__ = ("_count", "_end", "_name", "_ordinal", "_writer")
@@ -95,8 +95,8 @@ class Track:
     def append(self, **fields: Any) -> Receipt:
         """Add a point with these fields; returns a receipt that knows its index later.
 
-        The call is one write to this process's journal. Raises :class:`TypeError` naming a field that JSON cannot hold (nothing
-        is kept then), :class:`RuntimeError` when the session is not open.
+        The call is one write to this process's journal. Raises :class:`TypeError` naming a field that JSON cannot hold
+        (nothing is kept then), :class:`RuntimeError` when the session is not open.
         """
         data, nonfinite = _encode(fields)
         session = self._session
@@ -123,9 +123,9 @@ class Track:
     def append_batch(self, points: list[dict[str, Any]]) -> Receipt:
         """Add points, in order; returns a receipt with ``startIndex``, ``endIndex`` and ``count``.
 
-        Raises :class:`ValueError` for an empty list, :class:`TypeError` for a point that is no dict or holds what JSON cannot
-        (nothing is kept then). A batch of more than 4 MiB is kept as several operations: between those, another process's points
-        may stand.
+        Raises :class:`ValueError` for an empty list, :class:`TypeError` for a point that is no dict or holds what JSON
+        cannot (nothing is kept then). A batch of more than 4 MiB is kept as several operations: between those, another
+        process's points may stand.
         """
         if not isinstance(points, (list, tuple)):
             raise TypeError(f"append_batch takes a list of dicts, not {type(points).__name__}")
@@ -155,8 +155,10 @@ class Track:
         return Receipt(writer, self._name, first, end, len(points))
 
     def read(self, start_index: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """Points from ``start_index`` on, at most ``limit``: ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex",
-        "total", "hasMore"}``; ``total`` is the number returned. Your own points are among them. An unknown track is empty.
+        """Points from ``start_index`` on, at most ``limit``, your own among them. An unknown track is empty.
+
+        Returns ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex", "total", "hasMore"}``; ``total`` is the
+        number returned.
         """
         rows: list[dict[str, Any]] = []
         more = False

@@ -60,7 +60,8 @@ class Writer:
     """A process's pen on one session directory. Thread-safe."""
 
     def __init__(self, path: str, opening: dict[str, Any], given: bytes, *, forked: bool = False) -> None:
-        """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot be."""
+        """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot
+        be."""
         self.path = path
         self.lost = 0
         self._strict = config.is_strict()
@@ -106,7 +107,8 @@ class Writer:
         return self._clock()
 
     def put(self, kind: int, *values: Any, time: int | None = None) -> int | None:
-        """Keep one operation, stamped ``time`` or now; returns its end in the journal, or None when the disk would not take it."""
+        """Keep one operation, stamped ``time`` or now; returns its end in the journal, or None when the disk would not
+        take it."""
         while True:
             journal = self.journal
             with journal.lock:
@@ -115,7 +117,8 @@ class Writer:
                 try:
                     return journal.put(journal.pack((kind, self._clock() if time is None else time, *values)))
                 except JournalFull as error:
-                    return self._lose(error)
+                    self._lose(error)
+                    return None
 
     def point(self, track: str, data: bytes, nonfinite: list[str] | None) -> tuple[int, int | None]:
         """Keep one point; returns (ordinal, end in the journal)."""
@@ -130,7 +133,8 @@ class Writer:
                 try:
                     end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
                 except JournalFull as error:
-                    return ordinal, self._lose(error)
+                    self._lose(error)
+                    return ordinal, None
                 ordinals[track] = ordinal + 1
                 return ordinal, end
 
@@ -149,7 +153,8 @@ class Writer:
                     try:
                         end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
                     except JournalFull as error:
-                        return first, self._lose(error)
+                        self._lose(error)
+                        return first, None
                     ordinals[track] = ordinals.get(track, 0) + len(data)
                 return first, end
 

@@ -43,9 +43,7 @@ def script_of(page: str) -> str:
 
 
 def test_code_keeps_its_lines_and_prose_and_shell_are_left_out() -> None:
-    page = (
-        "Words\n```{code-block} python\n:linenos:\n\na = x\n```\n```\nmake demo\n```\n```python\nb = a\n```\n"
-    )
+    page = "Words\n```{code-block} python\n:linenos:\n\na = x\n```\n```\nmake demo\n```\n```python\nb = a\n```\n"
     assert script_of("<!-- needs: x = 1 -->\n" + page).splitlines() == [
         "x = 1", "", "", "", "", "a = x", "", "", "", "", "", "b = a", "",
     ]  # fmt: skip

@@ -124,9 +124,7 @@ def test_relative_imports_are_understood() -> None:
 
 
 def test_the_library_does_not_know_the_agent() -> None:
-    wrong = {
-        module: found for module in below("dreamlake") if (found := imports_of(module, "dreamlake_agent"))
-    }
+    wrong = {module: found for module in below("dreamlake") if (found := imports_of(module, "dreamlake_agent"))}
     assert wrong == {}
 
 
@@ -173,9 +171,7 @@ def test_a_pure_part_never_asks_for_the_time_or_opens_a_file(part: str) -> None:
             if isinstance(node.func, ast.Name):
                 assert node.func.id not in IMPURE_CALLS, f"{module}:{node.lineno}"
             elif isinstance(node.func, ast.Attribute):
-                assert node.func.attr not in {"now", "utcnow", "today", "uuid4", "uuid1"}, (
-                    f"{module}:{node.lineno}"
-                )
+                assert node.func.attr not in {"now", "utcnow", "today", "uuid4", "uuid1"}, f"{module}:{node.lineno}"
 
 
 @pytest.mark.parametrize("library", NAMED_ONLY_IN)

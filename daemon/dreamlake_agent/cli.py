@@ -155,21 +155,23 @@ def logs(lines: int, follow: bool) -> None:
     """
     path = os.path.join(config.state_folder(), LOG)
     try:
-        file = open(path, encoding="utf-8", errors="replace")
+        position = _print_log(path, lines)
+        while follow:
+            time.sleep(_LOOK_SECONDS * 5)
+            position = _print_log(path, None, position)
     except OSError as error:
         raise click.ClickException(f"no log at {path}: {error.strerror}. Has an agent run here?") from None
-    with file:
-        for line in file.readlines()[-lines:]:
+
+
+def _print_log(path: str, last: int | None, position: int = 0) -> int:
+    """Print a log from ``position`` (its start when it was rotated since), or its ``last`` lines; returns the end."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        if os.fstat(file.fileno()).st_size >= position:
+            file.seek(position)
+        found = file.readlines()
+        for line in found if last is None else found[-last:] if last > 0 else []:
             click.echo(line, nl=False)
-        while follow:
-            line = file.readline()
-            if line:
-                click.echo(line, nl=False)
-            elif os.path.exists(path) and os.fstat(file.fileno()).st_ino != os.stat(path).st_ino:
-                file.close()
-                file = open(path, encoding="utf-8", errors="replace")
-            else:
-                time.sleep(_LOOK_SECONDS * 5)
+        return file.tell()
 
 
 def _bytes(count: float) -> str:

@@ -16,8 +16,8 @@ from dreamlake import config
 from dreamlake.wire import jsons
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
-from dreamlake.world.sockets import ZmqHub, answers
 from dreamlake.world.registry import Registry
+from dreamlake.world.sockets import ZmqHub, answers
 from dreamlake_agent.core import events
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Loop, RealWorld

@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from dreamlake import config
 from dreamlake.reader.baseline import DamagedView
@@ -225,7 +225,8 @@ class Loop:
 
     def _apply(self, effect: do.Apply) -> on.Event | None:
         return self._in_directory(
-            effect.key, lambda directory: self._applied(directory, effect.key, effect.client, effect.data, effect.running)
+            effect.key,
+            lambda directory: self._applied(directory, effect.key, effect.client, effect.data, effect.running),
         )
 
     def _applied(
@@ -354,7 +355,7 @@ class Loop:
     def _exit(self, effect: do.Exit) -> None:
         self.ended = True
 
-    _BRANCHES: dict[type, Any] = {
+    _BRANCHES: ClassVar[dict[type, Any]] = {
         do.Send: _send,
         do.OpenDirectory: _open,
         do.Apply: _apply,

@@ -1,7 +1,8 @@
 """``python -m dreamlake_agent.main [--detach]``: the agent's process.
 
-With ``--detach`` it leaves the terminal, the session and the parent behind, and the first process ends when the agent is ready:
-0 when one is ready (this one or one that was there before), 1 with the reason on standard error when none can be.
+With ``--detach`` it leaves the terminal, the session and the parent behind, and the first process ends when the agent
+is ready: 0 when one is ready (this one or one that was there before), 1 with the reason on standard error when none
+can be.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _become_daemon(folder: str, writer: int) -> None:
         os.dup2(null, fd)
     code = 1
     try:
-        run(folder, lock(folder), lambda: (os.write(writer, _READY), os.close(writer)))
+        run(folder, lock(folder), lambda: _tell(writer, _READY))
         code = 0
     except AlreadyRunning as who:
         ready = wait_until_it_answers(folder)
@@ -73,6 +74,11 @@ def _become_daemon(folder: str, writer: int) -> None:
             pass
     finally:
         os._exit(code)
+
+
+def _tell(writer: int, word: bytes) -> None:
+    os.write(writer, word)
+    os.close(writer)
 
 
 if __name__ == "__main__":

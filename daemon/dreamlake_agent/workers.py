@@ -1,7 +1,7 @@
 """Workers: two threads for what may take long (fsync, hashing), so that the loop never waits for a disk.
 
-Both give their time away in C with the interpreter's lock released. A job gives back an event; a job that raises is a fault
-of ours, and the loop dies of it loudly rather than forget it.
+Both give their time away in C with the interpreter's lock released. A job gives back an event; a job that raises is a
+fault of ours, and the loop dies of it loudly rather than forget it.
 """
 
 from __future__ import annotations

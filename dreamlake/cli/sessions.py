@@ -94,8 +94,8 @@ def _state(state: str | None) -> str:
 def show(target: str, as_json: bool) -> None:
     """Show one session: parameters, last values, state.
 
-    TARGET is a session directory, or workspace/name below the default root. Works without an agent: what is still in journals
-    is shown too, and nothing is changed.
+    TARGET is a session directory, or workspace/name below the default root. Works without an agent: what is still in
+    journals is shown too, and nothing is changed.
 
     \b
     Examples:
@@ -114,7 +114,9 @@ def show(target: str, as_json: bool) -> None:
             click.echo(f"  {key:<12} {value if isinstance(value, str) else _value(value)}")
     click.echo(f"  {'directory':<12} {found['path']}")
     if found["only_in_journals"]:
-        click.echo(f"  {'journals':<12} {found['only_in_journals']} rows are in journals only: no agent has applied them yet")
+        click.echo(
+            f"  {'journals':<12} {found['only_in_journals']} rows are in journals only: no agent has applied them yet"
+        )
     if found["parameters"]:
         click.echo("parameters")
         for key, value in sorted(found["parameters"].items()):

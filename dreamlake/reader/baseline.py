@@ -1,7 +1,7 @@
 """Baseline: a directory that no agent has kept yet, as it stands.
 
-A directory of 0.2.x, or one copied here without ``.dreamlake``, is taken as it is: its whole lines are its rows, its views
-become record 0 of their histories. Half a line at the end of a log is no row.
+A directory of 0.2.x, or one copied here without ``.dreamlake``, is taken as it is: its whole lines are its rows, its
+views become record 0 of their histories. Half a line at the end of a log is no row.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Commits and the checkpoint: in which order journals were applied, and up to where that is settled.
 
-``commits.log`` is a stream of records. The first is its header, ``{v, seq, clients}``: the number of the first commit that
-follows and the position of every client before it. Each further record is a commit, ``[seq, runs]``; a run is ``[client,
-from, to, running, refused]``: the bytes of that client's stream, its running checksum after them, and the places (counted
-in operations) of those that were refused.
+``commits.log`` is a stream of records. The first is its header, ``{v, seq, clients}``: the number of the first commit
+that follows and the position of every client before it. Each further record is a commit, ``[seq, runs]``; a run is
+``[client, from, to, running, refused]``: the bytes of that client's stream, its running checksum after them, and the
+places (counted in operations) of those that were refused.
 
-``checkpoint`` is one record, ``{v, seq, origin, logs, clients, views}``: the size, checksum and row counts of every log, and
-every client's position, just before commit ``seq``. Everything it covers has been fsynced.
+``checkpoint`` is one record, ``{v, seq, origin, logs, clients, views}``: the size, checksum and row counts of every
+log, and every client's position, just before commit ``seq``. Everything it covers has been fsynced.
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ def read_commits(disk: Disk, at: int, origin: str) -> CommitLog | None:
         disk.close(fd)
     log: CommitLog | None = None
     try:
-        for end, running, payload in codec.records(
-            b"".join(chunks), commits_seed(origin), codec.CHECKPOINT_BYTES_MAX
-        ):
+        for end, running, payload in codec.records(b"".join(chunks), commits_seed(origin), codec.CHECKPOINT_BYTES_MAX):
             fields = codec.unpack(payload)
             if log is None:
                 if fields["v"] != VERSION:

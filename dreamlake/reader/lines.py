@@ -1,8 +1,8 @@
 """Lines: a JSONL log read by somebody who does not own it.
 
-The writer may be in the middle of a line, the file system may show zeros where bytes will be, and a directory of 0.2.x may
-hold half a line glued to the next one. A line counts when it ends in a newline; one that is not JSON is passed over and
-counted in ``skipped``.
+The writer may be in the middle of a line, the file system may show zeros where bytes will be, and a directory of 0.2.x
+may hold half a line glued to the next one. A line counts when it ends in a newline; one that is not JSON is passed
+over and counted in ``skipped``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Lines:
     skipped: int = 0
 
     def raw(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes]]:
-        """(offset, line without its newline) of every whole line from ``start``, which is the start of a line; ``unended``: and
-        of what follows the last newline, if anything does."""
+        """(offset, line without its newline) of every whole line from ``start``, which is the start of a line;
+        ``unended``: and of what follows the last newline, if anything does."""
         try:
             fd = self.disk.open(self.log, READ, self.at)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
 """Replay: what a directory holds once everything in it is applied.
 
-One path for every kind of death: the logs up to the checkpoint, then ``commits.log`` to its longest valid prefix, then what
-is left in the journals, oldest journal first. The agent's recovery does it on disk; a reader does it in memory, when no
-agent is there to have done it.
+One path for every kind of death: the logs up to the checkpoint, then ``commits.log`` to its longest valid prefix, then
+what is left in the journals, oldest journal first. The agent's recovery does it on disk; a reader does it in memory,
+when no agent is there to have done it.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
 
 def _load_baseline(disk: Disk, at: int, origin: str, warnings: list[str]) -> Loaded:
     base = read_baseline(disk, at, origin)
-    loaded = Loaded(
-        base.state, base.marks, {}, 0, journals(disk, at), baseline=base, warnings=warnings + base.warnings
-    )
+    loaded = Loaded(base.state, base.marks, {}, 0, journals(disk, at), baseline=base, warnings=warnings + base.warnings)
     # A lost checkpoint: commits.log still says what was applied, and those rows are among the lines.
     commit_log = read_commits(disk, at, origin)
     if commit_log is not None:

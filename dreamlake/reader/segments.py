@@ -6,8 +6,9 @@ A segment is a file of records (:mod:`dreamlake.wire.codec`)::
     ┌ header: one record, seeded with the client id ┐┌ operation ┐┌ operation ┐ …
     │ {v, client, n, base, running, made, by}        ││ base …    ││           │
 
-``base`` is the offset of its first operation in the client's stream (bytes of operation records, headers not counted) and
-``running`` the stream's running checksum there. ``made`` is the time the client began (nanoseconds); ``by`` is the process.
+``base`` is the offset of its first operation in the client's stream (bytes of operation records, headers not counted)
+and ``running`` the stream's running checksum there. ``made`` is the time the client began (nanoseconds); ``by`` is the
+process.
 """
 
 from __future__ import annotations

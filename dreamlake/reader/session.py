@@ -1,8 +1,8 @@
 """A session directory as Python values.
 
-Where an agent owns the directory, or nothing is left in its journals, the files say everything and are read as they stand.
-Where journals hold more than any agent has applied, the directory is replayed in memory first; the answers are the same that
-the next agent will write.
+Where an agent owns the directory, or nothing is left in its journals, the files say everything and are read as they
+stand. Where journals hold more than any agent has applied, the directory is replayed in memory first; the answers are
+the same that the next agent will write.
 """
 
 from __future__ import annotations

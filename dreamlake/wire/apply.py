@@ -1,8 +1,8 @@
 """Apply: what an operation does to a session, as rows to add to its logs.
 
 Deterministic: it uses the operation and the state, nothing else, so replaying the order that ``commits.log`` recorded
-gives the same rows with the same indexes. An operation that cannot be applied raises :class:`~dreamlake.wire.ops.Impossible`
-and changes nothing.
+gives the same rows with the same indexes. An operation that cannot be applied raises
+:class:`~dreamlake.wire.ops.Impossible` and changes nothing.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ A record is a msgpack array of three, so a stream of records is a stream that an
     0x93  0xce <length: u32>  0xce <checksum: u32>  <payload: msgpack, `length` bytes>
     └ array of 3              └ both big-endian, as msgpack has them
 
-A stream has a running checksum, the CRC-32 of all its bytes so far; it starts from :func:`seed`. A record's ``checksum``
-is the CRC-32 of its payload *continued from the running checksum before it*, so a record proves not only its own bytes
-but that everything before it is what its author wrote, and a record of another stream, or of another place in this one, is
-no record. The running checksum of a whole batch is one call of C. A stream of zeros holds no record (the first byte is
-wrong): the zero blocks that a network file system shows at the tail of a growing file read as "not there yet".
+A stream has a running checksum, the CRC-32 of all its bytes so far; it starts from :func:`seed`. A record's
+``checksum`` is the CRC-32 of its payload *continued from the running checksum before it*, so a record proves not only
+its own bytes but that everything before it is what its author wrote, and a record of another stream, or of another
+place in this one, is no record. The running checksum of a whole batch is one call of C. A stream of zeros holds no
+record (the first byte is wrong): the zero blocks that a network file system shows at the tail of a growing file read
+as "not there yet".
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def frame(payload: bytes, running: int) -> tuple[bytes, int]:
 def records(data: bytes, running: int, limit: int = OP_BYTES_MAX) -> Iterator[tuple[int, int, bytes]]:
     """The whole, valid records at the start of ``data`` as (offset after it, running checksum after it, payload).
 
-    Stops without a word at an incomplete record (more may come) and raises :class:`Damaged` at a record that is complete
-    but wrong, after every good one before it was given.
+    Stops without a word at an incomplete record (more may come) and raises :class:`Damaged` at a record that is
+    complete but wrong, after every good one before it was given.
     """
     offset = 0
     size = len(data)
@@ -102,13 +103,13 @@ def records(data: bytes, running: int, limit: int = OP_BYTES_MAX) -> Iterator[tu
 
 def whole_records(data: bytes, running: int) -> tuple[int, int, bool]:
     """How far ``data`` is made of valid records: (bytes, running checksum after them, whether damage follows)."""
-    end = 0
+    found = (0, running)
     try:
-        for end, running, _payload in records(data, running):
-            pass
+        for end, after, _payload in records(data, running):
+            found = (end, after)
     except Damaged:
-        return end, running, True
-    return end, running, False
+        return *found, True
+    return *found, False
 
 
 def operations(data: bytes) -> list[Any]:
@@ -136,9 +137,7 @@ def payloads(data: bytes) -> list[Any]:
     Gives the operations. :class:`Damaged` when a payload is no msgpack or a frame is out of step, which a checksum
     cannot tell from an author who meant it.
     """
-    unpacker = msgpack.Unpacker(
-        raw=False, use_list=False, strict_map_key=False, max_buffer_size=len(data) or 1
-    )
+    unpacker = msgpack.Unpacker(raw=False, use_list=False, strict_map_key=False, max_buffer_size=len(data) or 1)
     unpacker.feed(data)
     try:
         found = [payload for _length, _checksum, payload in unpacker]

@@ -75,10 +75,7 @@ def plain_value(value: Any, field: str, nonfinite: list[str], what: str = "field
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [
-            plain_value(inner, f"{field}.{index}", nonfinite, what, depth + 1)
-            for index, inner in enumerate(value)
-        ]
+        return [plain_value(inner, f"{field}.{index}", nonfinite, what, depth + 1) for index, inner in enumerate(value)]
     if isinstance(value, str):
         return _text(str.__str__(value), field, what)
     if isinstance(value, float):  # numpy.float64 is one
@@ -106,7 +103,7 @@ def plain_value(value: Any, field: str, nonfinite: list[str], what: str = "field
 def _refusal(value: Any) -> str:
     name = type(value).__name__
     if getattr(value, "shape", None) not in (None, ()):
-        return f"an array of shape {tuple(value.shape)} cannot be stored as JSON; give .item(), .tolist(), or upload a file"
+        return f"an array of shape {tuple(value.shape)} cannot be stored; give .item(), .tolist(), or upload a file"
     return f"a value of type {name} cannot be stored as JSON; convert it to a number, string, list or dict"
 
 

@@ -96,7 +96,8 @@ def track_folder(name: str) -> str:
 
 
 def file_folder(path: str) -> str:
-    """A folder below ``files/`` as the user writes it: ``/models``, ``models/`` and ``models`` are one; ``/`` is the top.
+    """A folder below ``files/`` as the user writes it: ``/models``, ``models/`` and ``models`` are one; ``/`` is the
+    top.
 
     >>> file_folder("/models/")
     'models'

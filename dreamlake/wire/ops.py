@@ -1,7 +1,8 @@
 """Operations: what a client asks of a session, one tuple each. The page is docs/wire.md.
 
-An operation starts with its kind and the time of the call (nanoseconds since 1970, UTC, by the client's clock). What the
-user gave as fields travels as JSON text, encoded once, by the caller; the agent checks it and places it in the line.
+An operation starts with its kind and the time of the call (nanoseconds since 1970, UTC, by the client's clock). What
+the user gave as fields travels as JSON text, encoded once, by the caller; the agent checks it and places it in the
+line.
 
 =============  ====================================================================================================
 OPEN           kind, time, {workspace, name, rank, world_size, pid, host, forked}, fields given (JSON)

@@ -1,8 +1,8 @@
 """Window: one conversation for both hops, as two small machines of numbers.
 
-*Say what you have · send from N · cumulative ack up to M · when in doubt, rewind to the last ack and send again.* Positions are
-bytes of a journal on the first hop. The listener drops what it already has and refuses what does not continue it; the
-sender forgets nothing until it is acked.
+*Say what you have · send from N · cumulative ack up to M · when in doubt, rewind to the last ack and send again.*
+Positions are bytes of a journal on the first hop. The listener drops what it already has and refuses what does not
+continue it; the sender forgets nothing until it is acked.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ CONTINUES = "continues"
 def judge(have: int, start: int, end: int) -> str:
     """What ``[start, end)`` is to a listener that has ``have``.
 
-    An overlap is not taken apart: the listener answers with what it has and the sender rewinds. Batches end where records
-    end, so a sender that heard no ack may well cut them elsewhere the second time.
+    An overlap is not taken apart: the listener answers with what it has and the sender rewinds. Batches end where
+    records end, so a sender that heard no ack may well cut them elsewhere the second time.
 
     >>> [judge(100, a, b) for a, b in ((0, 100), (100, 150), (50, 150), (120, 150))]
     ['duplicate', 'continues', 'overlap', 'gap']

@@ -10,8 +10,8 @@ from dreamlake.world.sockets import answers
 
 
 def find_agent() -> str | None:
-    """The endpoint of a live agent; None when there is none. A socket in a folder that somebody else could change is not
-    believed."""
+    """The endpoint of a live agent; None when there is none. A socket in a folder that somebody else could change is
+    not believed."""
     for folder in config.runtime_folders():
         path = config.socket_path(folder)
         if _is_ours(os.path.dirname(path)) and answers(path):

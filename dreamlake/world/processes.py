@@ -1,6 +1,7 @@
 """Processes: who we are on this machine, and whether somebody else still lives.
 
-A pid alone says nothing: it is used again. A process is its pid, its start time, its pid namespace and the boot it lived in.
+A pid alone says nothing: it is used again. A process is its pid, its start time, its pid namespace and the boot it
+lived in.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def myself() -> dict[str, Any]:
 
 
 def verdict(who: dict[str, Any]) -> str:
-    """Whether the process that ``myself`` described elsewhere is still there: ``alive``, ``gone``, or ``unknown`` for one
-    of another machine, boot or pid namespace."""
+    """Whether the process that ``myself`` described elsewhere is still there: ``alive``, ``gone``, or ``unknown`` for
+    one of another machine, boot or pid namespace."""
     if who.get("host") == host() and who.get("boot") != boot():
         return GONE
     if who.get("host") != host() or who.get("ns") != _pid_namespace():

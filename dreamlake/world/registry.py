@@ -1,8 +1,8 @@
 """The registry: session directories of this user on this host that may hold something no agent has applied.
 
-One small file per directory in the state folder, so that the next agent finds them unaided: a client adds the directory when it
-can have no agent, an agent while it owns it. Losing the registry loses nothing but that: opening the session, ``show`` and
-``list`` find what is in journals without it.
+One small file per directory in the state folder, so that the next agent finds them unaided: a client adds the
+directory when it can have no agent, an agent while it owns it. Losing the registry loses nothing but that: opening the
+session, ``show`` and ``list`` find what is in journals without it.
 """
 
 from __future__ import annotations

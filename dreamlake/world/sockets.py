@@ -1,7 +1,7 @@
 """Sockets: ZeroMQ, as the link and the agent see it. The only file that names it.
 
-A client holds a :class:`Line`, the agent a :class:`Hub`; both carry messages of a few frames. Nothing here is durable: what a
-message carried is in a journal until it is acked.
+A client holds a :class:`Line`, the agent a :class:`Hub`; both carry messages of a few frames. Nothing here is durable:
+what a message carried is in a journal until it is acked.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class ZmqLine:
 class ZmqHub:
     """The agent's ROUTER on a listening socket that we made ourselves.
 
-    libzmq unlinks whatever stands at an ``ipc://`` path before it binds, a live agent's socket too. So the socket is made here,
-    under the agent's lock, under another name, and renamed into place; libzmq is given the descriptor (``ZMQ_USE_FD``).
+    libzmq unlinks whatever stands at an ``ipc://`` path before it binds, a live agent's socket too. So the socket is
+    made here, under the agent's lock, under another name, and renamed into place; libzmq is given the descriptor
+    (``ZMQ_USE_FD``).
     """
 
     def __init__(self, path: str) -> None:

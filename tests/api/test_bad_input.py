@@ -82,9 +82,10 @@ def test_a_track_name_is_text(kind: str, session: Session, folder: Path) -> None
     assert reading.snapshot(folder / "tracks") == {}
 
 
-BAD_PATHS = {
-    kind: name for kind, name in BAD_NAMES.items() if kind not in ("empty", "absolute", "this folder")
-} | {"a way up from the top": "/../x", "a way up at the end": "/models/.."}
+BAD_PATHS = {kind: name for kind, name in BAD_NAMES.items() if kind not in ("empty", "absolute", "this folder")} | {
+    "a way up from the top": "/../x",
+    "a way up at the end": "/models/..",
+}
 
 
 UPLOADS: dict[str, Callable[[Session, str], object]] = {
@@ -104,9 +105,7 @@ def test_a_file_cannot_lie_at_the_path(kind: str, spelling: str, session: Sessio
     assert len(session.files().list()) == 0
 
 
-def test_our_own_list_of_files_cannot_be_uploaded_over(
-    session: Session, folder: Path, tmp_path: Path
-) -> None:
+def test_our_own_list_of_files_cannot_be_uploaded_over(session: Session, folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".files_metadata.json").write_text("mine")
     with pytest.raises(ValueError, match=r"\.files_metadata\.json"):
         session.files().upload(tmp_path / ".files_metadata.json")
@@ -114,9 +113,7 @@ def test_our_own_list_of_files_cannot_be_uploaded_over(
     assert not reading.kept_somewhere(folder / "files", b"mine")
 
 
-def test_a_link_in_the_directory_does_not_lead_out_of_it(
-    session: Session, folder: Path, tmp_path: Path
-) -> None:
+def test_a_link_in_the_directory_does_not_lead_out_of_it(session: Session, folder: Path, tmp_path: Path) -> None:
     """Somebody put links where our folders would be; nothing may be written at their other end."""
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -133,9 +130,7 @@ def test_a_link_in_the_directory_does_not_lead_out_of_it(
 
 
 @pytest.mark.parametrize("level", ["loud", "", "warning!", "informational"])
-def test_an_unknown_level_is_refused_with_the_known_ones_named(
-    level: str, session: Session, folder: Path
-) -> None:
+def test_an_unknown_level_is_refused_with_the_known_ones_named(level: str, session: Session, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"(?s)debug.*info.*warn.*error.*fatal"):
         session.log("x", level=level)
     session.flush()
@@ -155,9 +150,7 @@ WRONG_CALLS: dict[str, Callable[[Session], object]] = {
 
 
 @pytest.mark.parametrize("call", WRONG_CALLS)
-def test_a_wrong_call_raises_at_the_call_and_stores_nothing(
-    call: str, session: Session, folder: Path
-) -> None:
+def test_a_wrong_call_raises_at_the_call_and_stores_nothing(call: str, session: Session, folder: Path) -> None:
     with pytest.raises((TypeError, ValueError)):
         WRONG_CALLS[call](session)
     session.flush()
@@ -168,9 +161,7 @@ def test_a_wrong_call_raises_at_the_call_and_stores_nothing(
 
 
 @pytest.mark.parametrize("where", ["a file", "below a file", "/proc", "a dangling link"])
-def test_a_root_that_cannot_be_written_is_an_error_that_names_it(
-    where: str, home: Path, tmp_path: Path
-) -> None:
+def test_a_root_that_cannot_be_written_is_an_error_that_names_it(where: str, home: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("/proc/nowhere/at/all")
     path = {

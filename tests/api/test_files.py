@@ -91,9 +91,7 @@ def stored_records(session: Session, folder: Path) -> list[dict[str, Any]]:
 
 
 @both_spellings
-def test_an_upload_leaves_the_bytes_and_a_record(
-    spelling: Any, session: Session, folder: Path, model: Path
-) -> None:
+def test_an_upload_leaves_the_bytes_and_a_record(spelling: Any, session: Session, folder: Path, model: Path) -> None:
     given = {"description": "best", "tags": ["best", "v1"], "metadata": {"epoch": 3}}
     record = spelling.upload(session, model, "/models", **given)
     expected = {
@@ -115,9 +113,7 @@ def test_an_upload_leaves_the_bytes_and_a_record(
 
 
 @both_spellings
-def test_without_a_path_the_file_lies_at_the_top(
-    spelling: Any, session: Session, folder: Path, model: Path
-) -> None:
+def test_without_a_path_the_file_lies_at_the_top(spelling: Any, session: Session, folder: Path, model: Path) -> None:
     spelling.upload(session, model)
     session.flush()
     assert (folder / "files" / "model.pth").read_bytes() == CONTENT
@@ -172,9 +168,7 @@ def test_the_source_may_be_changed_right_after_the_upload(
     assert record["checksum"] == sha256(CONTENT)
 
 
-def test_changing_what_was_stored_does_not_change_the_source(
-    session: Session, folder: Path, model: Path
-) -> None:
+def test_changing_what_was_stored_does_not_change_the_source(session: Session, folder: Path, model: Path) -> None:
     session.files().upload(model)
     session.flush()
     overwrite(folder / "files" / "model.pth")
@@ -182,9 +176,7 @@ def test_changing_what_was_stored_does_not_change_the_source(
 
 
 @both_spellings
-def test_the_same_path_and_name_again_replaces(
-    spelling: Any, session: Session, folder: Path, model: Path
-) -> None:
+def test_the_same_path_and_name_again_replaces(spelling: Any, session: Session, folder: Path, model: Path) -> None:
     ids = []
     for version in range(5):
         model.write_bytes(b"version %d" % version)
@@ -273,9 +265,7 @@ def test_a_path_is_no_prefix_of_a_longer_name(spelling: Any, session: Session, m
 
 
 @both_spellings
-def test_a_download_gives_the_bytes_back(
-    spelling: Any, session: Session, model: Path, tmp_path: Path
-) -> None:
+def test_a_download_gives_the_bytes_back(spelling: Any, session: Session, model: Path, tmp_path: Path) -> None:
     record = spelling.upload(session, model, "/models")
     destination = tmp_path / "back.bin"
     answer = spelling.download(session, record["id"], destination)
@@ -395,9 +385,7 @@ def test_nothing_is_left_between_capture_and_place(session: Session, folder: Pat
     assert not incoming.exists() or [path for path in incoming.rglob("*") if path.is_file()] == []
 
 
-def test_a_large_file_never_lies_in_memory_whole(
-    home: Path, root: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_a_large_file_never_lies_in_memory_whole(home: Path, root: Path, folder: Path, tmp_path: Path) -> None:
     size = 256 << 20
     with (tmp_path / "large.bin").open("wb") as file:
         file.truncate(size)

@@ -43,9 +43,7 @@ def next_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("style", ["with", "decorator"])
-def test_an_exception_is_stored_with_its_type_and_message(
-    style: str, home: Path, root: Path, folder: Path
-) -> None:
+def test_an_exception_is_stored_with_its_type_and_message(style: str, home: Path, root: Path, folder: Path) -> None:
     class DivergedError(Exception):
         pass
 
@@ -276,9 +274,7 @@ def remove(folder: Path) -> None:
     wait_for(gone)
 
 
-def test_a_directory_may_be_removed_and_the_session_started_again_daily(
-    agent: Path, root: Path, folder: Path
-) -> None:
+def test_a_directory_may_be_removed_and_the_session_started_again_daily(agent: Path, root: Path, folder: Path) -> None:
     for day in range(4):
         with Session("run", "project", local_path=str(root), description=f"day {day}") as session:
             assert session.parameters().get() == {}
@@ -451,9 +447,7 @@ def test_without_any_agent_a_session_opens_warns_and_journals(
     assert reading.view(folder / "parameters.json")["data"] == {"part0": 1, "part1": 1}
 
 
-def test_the_next_agent_finds_the_directory_unaided(
-    home: Path, root: Path, folder: Path, dreamlake: Cli
-) -> None:
+def test_the_next_agent_finds_the_directory_unaided(home: Path, root: Path, folder: Path, dreamlake: Cli) -> None:
     scripts.run(WITHOUT_AGENT, root, env={"DREAMLAKE_AGENT": "never"}, flags=())
     assert dreamlake("agent", "start").returncode == 0
     wait_for(lambda: reading.values(folder) == [0, 1])
@@ -481,9 +475,7 @@ with Session("run", "project", local_path=sys.argv[1]) as session:
 
 
 @pytest.mark.parametrize("when", ["at first", "after"], ids=["at first", "after a session that had an agent"])
-def test_a_flush_without_an_agent_says_so_in_time_and_a_durable_one_works(
-    when: str, home: Path, root: Path
-) -> None:
+def test_a_flush_without_an_agent_says_so_in_time_and_a_durable_one_works(when: str, home: Path, root: Path) -> None:
     done = scripts.run(FLUSHES, root, when, flags=())
     assert done.stdout.splitlines() == ["unavailable", "[{'value': 1}]"]
     assert leftovers.processes_of(home) == []

@@ -338,9 +338,7 @@ def test_parameters_with_bare_constants_are_read_and_written_as_json(old: Path, 
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"version": 3, "data": {"model.lr": 0.0', b"[]"])
-@pytest.mark.parametrize(
-    "view", ["parameters.json", "files/.files_metadata.json", "tracks/loss/metadata.json"]
-)
+@pytest.mark.parametrize("view", ["parameters.json", "files/.files_metadata.json", "tracks/loss/metadata.json"])
 def test_a_damaged_view_never_costs_the_rest(view: str, damage: bytes, old: Path, root: Path) -> None:
     """0.2.x left such files; they are kept aside, or open() says which file it is and leaves it alone."""
     write(old / view, damage)

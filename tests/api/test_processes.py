@@ -71,9 +71,7 @@ def assert_every_point_once_and_in_order(folder: Path, processes: int, threads: 
 def run_writers(method: str, root: Path, processes: int, threads: int, points: int, timeout: float) -> None:
     # Python 3.12 and later warn of any fork beside threads; that is the user's to decide.
     flags = scripts.WARNINGS_ARE_ERRORS if method == "spawn" else ()
-    scripts.run(
-        PROGRAMS / "writers.py", method, root, processes, threads, points, flags=flags, timeout=timeout
-    )
+    scripts.run(PROGRAMS / "writers.py", method, root, processes, threads, points, flags=flags, timeout=timeout)
     extra = 2 if method == "inherited" else 0
     path = root / "project" / "run" / "tracks" / "loss" / "data.jsonl"
     wait_for(lambda: count_lines(path) == processes * threads * points + extra, timeout=timeout)
@@ -86,9 +84,7 @@ def test_eight_processes_with_four_threads_lose_and_double_nothing(home: Path, r
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "inherited"])
-def test_processes_and_threads_share_a_session_however_they_are_started(
-    method: str, home: Path, root: Path
-) -> None:
+def test_processes_and_threads_share_a_session_however_they_are_started(method: str, home: Path, root: Path) -> None:
     run_writers(method, root, 4, 3, 1_000, timeout=30)
 
 
@@ -213,9 +209,7 @@ def test_an_agent_killed_in_the_middle_loses_nothing(
     assert reading.view(folder / "parameters.json")["data"] == {"a": 19_900, "b": 19_900}
 
 
-def test_a_script_goes_on_by_itself_after_its_agent_was_killed(
-    agent: Path, session: Session, folder: Path
-) -> None:
+def test_a_script_goes_on_by_itself_after_its_agent_was_killed(agent: Path, session: Session, folder: Path) -> None:
     for value in range(5):
         session.track("loss").append(value=value)
         session.flush(timeout=30)
@@ -226,9 +220,7 @@ def test_a_script_goes_on_by_itself_after_its_agent_was_killed(
     reading.assert_consecutive(reading.points(folder))
 
 
-def test_an_agent_that_is_stopped_still_lets_training_go_on(
-    agent: Path, session: Session, folder: Path
-) -> None:
+def test_an_agent_that_is_stopped_still_lets_training_go_on(agent: Path, session: Session, folder: Path) -> None:
     """SIGSTOP: it is there, it answers nothing; calls must not wait for it."""
     session.track("loss").append(value=-1)
     session.flush()

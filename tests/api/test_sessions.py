@@ -259,9 +259,7 @@ def test_what_was_taken_from_an_open_session_refuses_after_close(home: Path, roo
         parameters.set(a=1)
 
 
-def test_a_decorated_function_keeps_its_name_arguments_and_value(
-    home: Path, root: Path, folder: Path
-) -> None:
+def test_a_decorated_function_keeps_its_name_arguments_and_value(home: Path, root: Path, folder: Path) -> None:
     @dreamlake_session("run", "project", local_path=str(root))
     def train(rate: float, *, epochs: int, session: Session) -> tuple[float, int, Session]:
         """Trains."""
@@ -276,9 +274,7 @@ def test_a_decorated_function_keeps_its_name_arguments_and_value(
     assert reading.values(folder) == [0.1, 0.2]
 
 
-def test_a_decorated_function_that_fails_closes_its_session_and_raises(
-    home: Path, root: Path, folder: Path
-) -> None:
+def test_a_decorated_function_that_fails_closes_its_session_and_raises(home: Path, root: Path, folder: Path) -> None:
     fault = ZeroDivisionError("no batches")
     kept: list[Session] = []
 
@@ -382,9 +378,7 @@ def test_a_name_is_one_folder_with_its_slashes_encoded(
     assert (stored["name"], stored["workspace"]) == (name, workspace)
 
 
-def test_a_name_that_looks_encoded_is_another_session_than_the_one_it_looks_like(
-    home: Path, root: Path
-) -> None:
+def test_a_name_that_looks_encoded_is_another_session_than_the_one_it_looks_like(home: Path, root: Path) -> None:
     for name in ("a/b", "a%2Fb"):
         with Session(name, "project", local_path=str(root)) as session:
             session.log(name)
@@ -420,9 +414,7 @@ def test_two_sessions_open_at_once_do_not_mix(home: Path, root: Path) -> None:
     assert reading.values(root / "project" / "b") == [-value for value in range(10)]
 
 
-def test_only_the_agents_folder_is_added_to_what_the_format_knows(
-    home: Path, root: Path, folder: Path
-) -> None:
+def test_only_the_agents_folder_is_added_to_what_the_format_knows(home: Path, root: Path, folder: Path) -> None:
     with Session("run", "project", local_path=str(root)) as session:
         use(session)
     assert {path.name for path in folder.iterdir()} == {

@@ -40,9 +40,7 @@ def test_the_receipt_is_a_mapping(session: Session) -> None:
 def test_receipts_may_be_read_late_and_in_any_order(session: Session) -> None:
     track = session.track("loss")
     receipts = [track.append(value=value) for value in range(200)]
-    assert [receipt["index"] for receipt in reversed(receipts)] == [
-        str(index) for index in reversed(range(200))
-    ]
+    assert [receipt["index"] for receipt in reversed(receipts)] == [str(index) for index in reversed(range(200))]
     assert len({receipt["trackId"] for receipt in receipts}) == 1
 
 
@@ -110,9 +108,7 @@ def test_a_track_continues_on_reopen(home: Path, root: Path, folder: Path) -> No
     for value in range(3):
         with Session("run", "project", local_path=str(root)) as session:
             assert session.track("loss").append(value=value)["index"] == str(value)
-            assert [point["data"]["value"] for point in session.track("loss").read()["data"]] == [
-                *range(value + 1)
-            ]
+            assert [point["data"]["value"] for point in session.track("loss").read()["data"]] == [*range(value + 1)]
     reading.assert_consecutive(reading.points(folder))
 
 

@@ -115,9 +115,7 @@ def test_a_dataclass_of_parameters_is_flattened_as_a_dict_is(session: Session, f
         datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
     ],
 )
-def test_a_moment_is_stored_as_the_same_moment(
-    moment: datetime.datetime, session: Session, folder: Path
-) -> None:
+def test_a_moment_is_stored_as_the_same_moment(moment: datetime.datetime, session: Session, folder: Path) -> None:
     session.track("loss").append(value=moment)
     session.flush()
     (stored,) = reading.values(folder)
@@ -237,9 +235,7 @@ WAYS: dict[str, Callable[[Session, Any], object]] = {
     "append_batch": lambda session, value: session.track("loss").append_batch(
         [{"value": 1}, {"value": 2, "culprit": value}]
     ),
-    "track metadata": lambda session, value: session.track("loss", metadata={"culprit": value}).append(
-        value=1
-    ),
+    "track metadata": lambda session, value: session.track("loss", metadata={"culprit": value}).append(value=1),
     "log extra": lambda session, value: session.log("x", culprit=value),
     "log metadata": lambda session, value: session.log("x", metadata={"culprit": value}),
     "builder": lambda session, value: session.log().info("x", culprit=value),
@@ -275,12 +271,8 @@ def test_the_message_says_where_in_the_field(session: Session) -> None:
         session.track("loss").append(model={"layers": {"first": object()}})
 
 
-@pytest.mark.parametrize(
-    "value", [2**64, -(2**63) - 1, 10**30, 10**400], ids=["2^64", "-2^63-1", "10^30", "10^400"]
-)
-def test_a_huge_integer_is_stored_whole_or_refused_by_name(
-    value: int, session: Session, folder: Path
-) -> None:
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30, 10**400], ids=["2^64", "-2^63-1", "10^30", "10^400"])
+def test_a_huge_integer_is_stored_whole_or_refused_by_name(value: int, session: Session, folder: Path) -> None:
     try:
         session.track("loss").append(value=value)
     except TypeError as error:

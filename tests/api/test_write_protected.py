@@ -81,9 +81,7 @@ def test_a_new_protected_session_takes_logs_and_points_until_it_is_finished(
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)
-def test_a_finished_protected_session_takes_nothing_more(
-    addition: str, home: Path, root: Path, folder: Path
-) -> None:
+def test_a_finished_protected_session_takes_nothing_more(addition: str, home: Path, root: Path, folder: Path) -> None:
     with Session("run", "project", local_path=str(root), write_protected=True) as session:
         session.log("early")
         session.track("loss").append(value=1)
@@ -98,9 +96,7 @@ def test_a_finished_protected_session_takes_nothing_more(
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)
-def test_a_failed_protected_session_may_be_resumed(
-    addition: str, home: Path, root: Path, folder: Path
-) -> None:
+def test_a_failed_protected_session_may_be_resumed(addition: str, home: Path, root: Path, folder: Path) -> None:
     def fail() -> None:
         with Session("run", "project", local_path=str(root), write_protected=True) as session:
             session.log("early")

@@ -19,8 +19,8 @@ class Ownership:
     def __init__(self, disk: SimDisk, path: str) -> None:
         self._disk, self._path = disk, path
 
-    def check(self, pid: int, name: str, given: tuple[object, ...], *, is_agent: bool) -> None:
-        if not is_agent or name not in ("write", "truncate", "rename", "unlink", "mkdirs", "open"):
+    def check(self, pid: int, name: str, given: tuple[object, ...]) -> None:
+        if name not in ("write", "truncate", "rename", "unlink", "mkdirs", "open"):
             return
         if name == "open" and not int(str(given[1])) & (CREATE | os.O_TRUNC):
             return

@@ -55,7 +55,7 @@ class Client(Party):
         self.untold: deque[Call] = deque()
         self.ordinals: dict[str, int] = {}
         self.number = 0
-        self.leaving = False
+        self.leaving, self.paused = False, 0.0
         self.board = Switchboard(world.network.connect, self._find, self._start, self._gone)
 
     @property
@@ -113,8 +113,10 @@ class Client(Party):
     # ── what a training does ────────────────────────────────────────────────────────────────────────────────────────
 
     def call(self) -> None:
-        """A few calls of one kind."""
+        """A few calls of one kind; a thread that has not heard of the end may still make one after ``close``."""
         random = self.world.chance
+        if self.leaving and random.random() < 0.9:
+            return
         kind = random.choice((self._point, self._point, self._points, self._log, self._parameters))
         for _ in range(random.choice((1, 1, 3, 10))):
             kind()
@@ -187,7 +189,12 @@ class Client(Party):
     # ── the link's thread ───────────────────────────────────────────────────────────────────────────────────────────
 
     def link(self) -> None:
-        self.board.turn(self.world.now)
+        if self.world.now < self.paused:
+            return
+        try:
+            self.board.turn(self.world.now)
+        except OSError:
+            self.paused = self.world.now + 1.0  # as LinkThread does
         for conversation in self.board.conversations.values():
             if conversation.refused:
                 raise Violation(f"{self.name} was refused: {conversation.refused}")
@@ -268,8 +275,8 @@ class AgentProcess(Party):
 
     def work(self) -> None:
         if self.workers.jobs:
-            job = self.workers.jobs.popleft()
-            self.workers.results.append(job())
+            result = self.workers.jobs.popleft()()
+            self.workers.results.append(result)
 
     def stop(self) -> None:
         self.loop.perform(self.core.stop(self.world.now, self.world.wall_ns()))

@@ -130,8 +130,8 @@ class World:
                     self._step(self.chance.choice(NESTED))
                 finally:
                     self._depth -= 1
-        if not self.disk.process(pid).dead:
-            self.ownership.check(pid, name, given, is_agent=any(each.pid == pid for each in self.agents))
+        if any(each.pid == pid and not each.dead for each in self.agents):
+            self.ownership.check(pid, name, given)
 
     def _after(self, pid: int, name: str, given: tuple[object, ...]) -> None:
         if not self._calm and self._dooms.get(pid) == 0:

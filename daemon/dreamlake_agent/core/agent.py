@@ -1,13 +1,14 @@
 """The agent's decisions: ``handle(event) -> [effects]``. PURE.
 
-Positions are bytes of a client's journal stream. A client is welcome once its directory is owned and recovered; then what it
-sends continues its stream or is dropped, is applied, committed, acked, and some time later covered by a checkpoint.
+Positions are bytes of a client's journal stream. A client is welcome once its directory is owned and recovered; then
+what it sends continues its stream or is dropped, is applied, committed, acked, and some time later covered by a
+checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from dreamlake import config
 from dreamlake.wire import codec, messages, ops, window
@@ -118,9 +119,7 @@ class Agent:
         numbers = (client.applied, client.covered, self._credit())
         yield do.Send(client.peer, (messages.ACK, client.id, *numbers, placed, refusals))
 
-    def _data(
-        self, session: Session, client: Client, event: on.Heard, start: int, before: int, after: int
-    ) -> Effects:
+    def _data(self, session: Session, client: Client, event: on.Heard, start: int, before: int, after: int) -> Effects:
         verdict = window.judge(client.applied, start, start + len(event.body))
         if verdict != window.CONTINUES or client.id in session.following:
             # A duplicate, an overlap or a gap: the sender hears where we are and goes on from there.
@@ -157,7 +156,7 @@ class Agent:
         self._homes.pop(client.id, None)
         return iter(())
 
-    _SAID = {
+    _SAID: ClassVar[dict[str, Any]] = {
         messages.DATA: _data,
         messages.HAVE: _have,
         messages.FLUSH: _flush,
@@ -513,7 +512,7 @@ class Agent:
         self._now, self._wall = now, wall
         return list(self._stop())
 
-    _SESSION_EVENTS: dict[type, Any] = {
+    _SESSION_EVENTS: ClassVar[dict[type, Any]] = {
         on.Opened: _opened,
         on.NotOpened: _not_opened,
         on.AppliedRun: _applied,

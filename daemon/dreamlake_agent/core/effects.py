@@ -1,4 +1,5 @@
-"""Effects: everything the core may ask for, one plain sentence each. The loop has one branch for each and decides nothing."""
+"""Effects: everything the core may ask for, one plain sentence each. The loop has one branch for each and decides
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Events: everything the core is told, one plain sentence each. A ``key`` is (st_dev, st_ino) of a session directory."""
+"""Events: everything the core is told, one plain sentence each. A ``key`` is (st_dev, st_ino) of a session
+directory."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class NotOpened:
-    """The directory cannot be ours now: ``owned`` elsewhere (with its endpoint), ``unseen``, ``damaged``, or in ``trouble``."""
+    """The directory cannot be ours now: ``owned`` elsewhere (with its endpoint), ``unseen``, ``damaged``, or in
+    ``trouble``."""
 
     key: Key
     why: str
@@ -123,7 +125,8 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Broke:
-    """The directory failed us (disk full, an error, a failed fsync): what is in memory no longer follows from the disk."""
+    """The directory failed us (disk full, an error, a failed fsync): what is in memory no longer follows from the
+    disk."""
 
     key: Key
     reason: str

@@ -64,7 +64,8 @@ class Session:
     # journals still to be applied before anybody is welcome
     recovery: list[bytes] = field(default_factory=list)
     following: set[bytes] = field(default_factory=set)
-    # clients not welcomed before the dead have been heard out: a run that is resumed comes after the run that was killed
+    # clients not welcomed before the dead have been heard out: a run that is resumed comes after the run that was
+    # killed
     held: set[bytes] = field(default_factory=set)
     flushes: list[Flush] = field(default_factory=list)
     hashing: set[str] = field(default_factory=set)

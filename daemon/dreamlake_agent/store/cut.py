@@ -1,7 +1,7 @@
 """Cut: what recovery takes out of a log, and what a person put where we write, is kept aside.
 
-Nothing is ever deleted that a journal does not bring again. A cut is copied to ``.dreamlake/cut`` first; once every line in
-it has been written again from the journals, the copy goes.
+Nothing is ever deleted that a journal does not bring again. A cut is copied to ``.dreamlake/cut`` first; once every
+line in it has been written again from the journals, the copy goes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A session directory that this agent owns: recovered, applied to, committed, made durable.
 
-The order of things, everywhere: rows, then the commit that names their journal bytes, then the files' places, then the ack.
-What is fsynced when: ``sync_job`` makes journals and commits durable, ``checkpoint_job`` everything; both are run by a worker
-while the loop goes on, on descriptors and names of their own.
+The order of things, everywhere: rows, then the commit that names their journal bytes, then the files' places, then the
+ack. What is fsynced when: ``sync_job`` makes journals and commits durable, ``checkpoint_job`` everything; both are run
+by a worker while the loop goes on, on descriptors and names of their own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Directory:
         """Own the directory at ``path`` and bring it to where its journals were committed.
 
         Raises :class:`Unseen`, :class:`~dreamlake_agent.store.owner.OwnedElsewhere`,
-        :class:`~dreamlake.reader.baseline.DamagedView` or :class:`OSError`; nothing was written then but the owner's file.
+        :class:`~dreamlake.reader.baseline.DamagedView` or :class:`OSError`; nothing was written then but the owner's
+        file.
         """
         try:
             at = disk.root(path)
@@ -146,7 +147,8 @@ class Directory:
         self.covered = dict(self.positions)
 
     def _rewrite(self) -> None:
-        """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything else."""
+        """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything
+        else."""
         checkpoint, job = self.checkpoint_job()
         job()
         self.checkpointed(checkpoint)
@@ -194,7 +196,8 @@ class Directory:
         return out
 
     def commit(self) -> list[str]:
-        """Write the rows of every run applied since the last commit, then the commit; returns the ids of files placed."""
+        """Write the rows of every run applied since the last commit, then the commit; returns the ids of files
+        placed."""
         if not self._runs:
             return []
         pending, runs = self._pending, self._runs
@@ -380,4 +383,3 @@ def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:
         disk.fsync(fd)
     finally:
         disk.close(fd)
-

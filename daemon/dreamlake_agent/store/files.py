@@ -1,7 +1,7 @@
 """Files: captured by the client into ``incoming/``, put in their place by the owner.
 
-Commit first, rename after: a rename that a death prevented is done again at the next recovery, because the committed history
-still says where the file belongs.
+Commit first, rename after: a rename that a death prevented is done again at the next recovery, because the committed
+history still says where the file belongs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The owner: exactly one agent writes a session directory.
 
-``.dreamlake/owner`` is locked (flock) by the agent that owns the directory for as long as it does, and says who that is. Before
-the lock is held nothing is cut, written or renamed. A record without a lock is history.
+``.dreamlake/owner`` is locked (flock) by the agent that owns the directory for as long as it does, and says who that
+is. Before the lock is held nothing is cut, written or renamed. A record without a lock is history.
 """
 
 from __future__ import annotations
@@ -77,4 +77,3 @@ def origin_of(disk: Disk, at: int, fresh: str) -> str:
         pass
     replace_file(disk, ORIGIN, fresh.encode() + b"\n", at, durable=True)
     return fresh
-

@@ -1,8 +1,8 @@
 """Rows: the logs of a directory, appended.
 
-Each log is as long as its rows say, whatever the file says: a file that is longer holds what an earlier owner wrote and did
-not commit. What replay or a journal then brings is compared with it, and where the bytes agree nothing is written; at the
-first byte that differs, and at ``settle``, the rest is cut.
+Each log is as long as its rows say, whatever the file says: a file that is longer holds what an earlier owner wrote
+and did not commit. What replay or a journal then brings is compared with it, and where the bytes agree nothing is
+written; at the first byte that differs, and at ``settle``, the rest is cut.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class Rows:
     def marks(self, tails: dict[str, Tail]) -> dict[str, LogMark]:
         """Size, checksum and tail of every log now, for a checkpoint."""
         none = Tail()
-        return {
-            log: LogMark(found.size, found.crc, _copy(tails.get(log, none))) for log, found in self._logs.items()
-        }
+        return {log: LogMark(found.size, found.crc, _copy(tails.get(log, none))) for log, found in self._logs.items()}
 
     def close(self) -> None:
         for fd in self._fds.values():

@@ -1,8 +1,8 @@
 """Views: the JSON files that show the state, rewritten in one step, never over what a person wrote.
 
-A view on disk is ours when its checksum is that of the last one we wrote, or when it shows the state after some row of its
-history (the agent may die between writing a view and writing down that it did). Anything else is an edit by hand, or damage:
-it is kept in ``cut/`` and reported before the view is written.
+A view on disk is ours when its checksum is that of the last one we wrote, or when it shows the state after some row of
+its history (the agent may die between writing a view and writing down that it did). Anything else is an edit by hand,
+or damage: it is kept in ``cut/`` and reported before the view is written.
 """
 
 from __future__ import annotations
