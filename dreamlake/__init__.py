@@ -9,7 +9,11 @@ agent.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("Dreamlake runs on Linux and macOS, and not on Windows: use it in WSL 2, where it is Linux")
 
 if TYPE_CHECKING:
     from dreamlake.decorator import dreamlake_session

@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, disk: Disk, at: int, client: bytes, made: int, by: dict[str, Any]) -> None:
         """Begin a journal in the session directory open as ``at``; raises :class:`OSError` when that cannot be."""
         self.client = client
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         # The stream: how far it goes, and its running checksum there.
         self.end = 0
         self.running = codec.seed(client)
@@ -50,6 +50,10 @@ class Journal:
         self._room = 0
         self._marks: list[int] = []
         self._next_mark = MARK_BYTES
+        # (size, running checksum after it) of a record from before its write until it is counted
+        self._torn: tuple[int, int] | None = None
+        self._inside = False
+        self._deferred: list[bytes] = []
         self._begin_segment()
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -61,15 +65,36 @@ class Journal:
             return self.put(self.pack(op))
 
     def put(self, payload: bytes) -> int:
-        """``append`` of a packed operation by a caller who holds ``lock``."""
+        """``append`` of a packed operation by a caller who holds ``lock``.
+
+        It may be cut off anywhere by an exception from a signal handler (Ctrl-C in a notebook), and entered again by
+        the same thread, from a signal handler or a finalizer that logs. The first leaves ``_torn``, which the next
+        call mends; the second waits in ``_deferred`` until the call it interrupted has written its own.
+        """
         if len(payload) > codec.OP_BYTES_MAX:
             raise ValueError(
                 f"one call of {len(payload)} bytes is over the limit of {codec.OP_BYTES_MAX}: upload a file instead"
             )
+        if self._inside:
+            self._deferred.append(payload)
+            return self.end
+        self._inside = True
+        try:
+            end = self._put(payload)
+            while self._deferred:
+                self._put(self._deferred.pop(0))
+        finally:
+            self._inside = False
+        return end
+
+    def _put(self, payload: bytes) -> int:
+        if self._torn is not None:
+            self._mend()
         record, running = codec.frame(payload, self.running)
         size = len(record)
         if self._room < size or self._fd < 0:
             self._begin_segment()
+        self._torn = (size, running)
         try:
             written = self._write(self._fd, record)
         except OSError as error:
@@ -77,13 +102,34 @@ class Journal:
             raise JournalFull(error.errno, error.strerror) from error
         if written != size:
             self._finish(record, written)
+        return self._count(size, running)
+
+    def _count(self, size: int, running: int) -> int:
         self.running = running
         self._room -= size
         end = self.end = self.end + size
+        self._torn = None
         if end >= self._next_mark:
             self._marks.append(end)
             self._next_mark = end + MARK_BYTES
         return end
+
+    def _mend(self) -> None:
+        """A call was cut off between its write and our count of it: count it when it is whole, else cut it back."""
+        assert self._torn is not None
+        size, running = self._torn
+        if self.running == running:  # counted but for the last step
+            self._torn = None
+            return
+        base, _number, start, fd = self._segments[-1]
+        try:
+            whole = self._fd >= 0 and self._disk.fstat(fd).size == start + self.end - base + size
+        except OSError:
+            whole = False
+        if whole:
+            self._count(size, running)
+        else:
+            self._cut_back()
 
     def _finish(self, record: bytes, written: int) -> None:
         """Write the rest after a short write, or cut the beginning back: half a record must not stand in the way."""
@@ -98,6 +144,7 @@ class Journal:
             raise JournalFull(error.errno, error.strerror) from error
 
     def _cut_back(self) -> None:
+        self._torn = None
         base, _number, start, fd = self._segments[-1]
         try:
             if self._disk.fstat(fd).size > start + self.end - base:

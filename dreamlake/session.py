@@ -316,7 +316,8 @@ class Session:
         writer = self._ready()
         if durable:
             writer.journal.sync()
-            writer.flush(timeout, patient=False)
+            # That was the promise. With an agent, its commit is made durable too, so that the indexes stay as they are.
+            writer.flush(timeout, durable=True, patient=False)
             return
         if not writer.flush(timeout, patient=False):
             conversation = writer.conversation
@@ -451,6 +452,8 @@ def _say(text: str) -> None:
 
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 _hooks_in = False
+_terminating = threading.Event()
+_terminated = threading.Event()
 _pid = os.getpid()
 
 
@@ -482,13 +485,32 @@ def _at_exit() -> None:
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
-    """Flush, say who ended it, and then die of the signal as if we had not been here."""
+    """Flush, say who ended it, and then die of the signal as if we had not been here.
+
+    The main thread may be interrupted in the middle of a call and hold its lock, so the saying is done by a thread,
+    while the script goes on for that moment; the thread sends the signal again when it is done.
+    """
+    if _terminated.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    elif not _terminating.is_set():
+        _terminating.set()
+        threading.Thread(target=_say_terminated, args=(number,), name="dreamlake-sigterm", daemon=True).start()
+
+
+def _say_terminated(number: int) -> None:
     deadline = time.monotonic() + config.EXIT_SECONDS
-    for session in list(_open_sessions):
-        with contextlib.suppress(Exception):
-            told = {"type": "SIGTERM", "message": "the process was asked to end"}
-            session._close(ops.KILLED_STATE, told, max(0.2, deadline - time.monotonic()))
-    signal.signal(number, signal.SIG_DFL)
+    told = {"type": signal.Signals(number).name, "message": "the process was asked to end"}
+    writers = [session._writer for session in list(_open_sessions)]
+    for writer in writers:
+        if writer is not None:
+            with contextlib.suppress(Exception):
+                writer.put(ops.CLOSE, ops.KILLED_STATE, told)
+    for writer in writers:
+        if writer is not None:
+            with contextlib.suppress(Exception):
+                writer.flush(max(0.1, deadline - time.monotonic()), patient=False)
+    _terminated.set()
     os.kill(os.getpid(), number)
 
 
@@ -496,6 +518,8 @@ def _in_child() -> None:
     """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the
     journal is the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
     forget_link()
+    _terminating.clear()
+    _terminated.clear()
     for session in list(_open_sessions):
         session._lock = threading.RLock()
         session._child = True

@@ -157,8 +157,8 @@ class Track:
     def read(self, start_index: int = 0, limit: int = 1000) -> dict[str, Any]:
         """Points from ``start_index`` on, at most ``limit``, your own among them. An unknown track is empty.
 
-        Returns ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex", "total", "hasMore"}``; ``total`` is the
-        number returned.
+        Returns ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex", "total", "hasMore"}``; ``total``
+        is the number returned.
         """
         rows: list[dict[str, Any]] = []
         more = False

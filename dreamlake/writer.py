@@ -128,14 +128,15 @@ class Writer:
             with journal.lock:
                 if journal is not self.journal:
                     continue
+                # Counted first: a call that is cut off leaves a gap in the ordinals, never one given twice.
                 ordinal = ordinals.get(track, 0)
+                ordinals[track] = ordinal + 1
                 op = (ops.POINT, self._clock(), track, ordinal, data)
                 try:
                     end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
                 except JournalFull as error:
                     self._lose(error)
                     return ordinal, None
-                ordinals[track] = ordinal + 1
                 return ordinal, end
 
     def points(self, track: str, batches: list[tuple[list[bytes], list[Any] | None]]) -> tuple[int, int | None]:
@@ -149,13 +150,14 @@ class Writer:
                 end: int | None = None
                 first = ordinals.get(track, 0)
                 for data, nonfinite in batches:
-                    op = (ops.POINTS, self._clock(), track, ordinals.get(track, 0), data)
+                    ordinal = ordinals.get(track, 0)
+                    ordinals[track] = ordinal + len(data)
+                    op = (ops.POINTS, self._clock(), track, ordinal, data)
                     try:
                         end = journal.put(journal.pack(op if nonfinite is None else (*op, nonfinite)))
                     except JournalFull as error:
                         self._lose(error)
                         return first, None
-                    ordinals[track] = ordinals.get(track, 0) + len(data)
                 return first, end
 
     def _lose(self, error: OSError) -> None:

@@ -100,7 +100,7 @@ class SessionReader:
             record = json.loads(read_file(self._disk, OWNER, self._at, _OWNER_BYTES_MAX))
         except (OSError, ValueError):
             return None
-        if not isinstance(record, dict) or processes.verdict(record) == processes.GONE:
+        if not isinstance(record, dict) or record.get("released") or processes.verdict(record) == processes.GONE:
             return None
         return record
 

@@ -32,7 +32,7 @@ from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world.disk import READ, READ_APPEND, Disk, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
-from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of
+from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import MAIN_VIEWS, Views
 
@@ -62,6 +62,7 @@ class Directory:
     def __init__(self, disk: Disk, at: int, owner: Owner, origin: str, *, distrust: bool = False) -> None:
         self.disk, self.at, self.owner = disk, at, owner
         self.warnings: list[str] = []
+        self._who: dict[str, Any] = {}
         self.cuts = CutFolder(disk, at)
         loaded = load(disk, at, origin)
         self.origin = loaded.state.origin
@@ -107,6 +108,7 @@ class Directory:
                 raise Unseen(f"{path} is another directory here than it is for the client")
             owner = acquire(disk, at, who)
             directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=distrust)
+            directory._who = who
             directory._recover()
             return directory
         except BaseException:
@@ -368,7 +370,7 @@ class Directory:
         self.rows.close()
         if self._commits >= 0:
             self.disk.close(self._commits)
-        self.disk.close(self.owner.fd)
+        release(self.disk, self.owner, self._who)
         self.disk.close(self.at)
 
 

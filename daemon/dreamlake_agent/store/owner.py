@@ -58,6 +58,17 @@ def acquire(disk: Disk, at: int, who: dict[str, Any]) -> Owner:
             raise
 
 
+def release(disk: Disk, owner: Owner, who: dict[str, Any]) -> None:
+    """Let the directory go: the record says so, then the lock is free."""
+    try:
+        disk.truncate(owner.fd, 0)
+        write_all(disk, owner.fd, json.dumps({**who, "epoch": owner.epoch, "released": True}).encode() + b"\n")
+    except OSError:
+        pass  # a full disk; a reader then asks whether our process lives
+    finally:
+        disk.close(owner.fd)
+
+
 def read_record(disk: Disk, at: int) -> dict[str, Any] | None:
     """What the owner's file says; None when there is none, or it is half written."""
     try:
