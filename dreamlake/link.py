@@ -137,6 +137,7 @@ class Conversation:
         """There is an agent to talk to."""
         self.line, self.endpoint = line, endpoint
         self.no_agent = None
+        self._heard = now  # a new line: its silence begins here
         self._greet(now)
 
     def detach(self) -> None:
@@ -152,7 +153,6 @@ class Conversation:
 
     def _greet(self, now: float) -> None:
         self.phase, self._greeted = GREETING, now
-        self._heard = max(self._heard, now)
         self._say(messages.HELLO, self.journal.client, self.hello)
 
     def turn(self, now: float) -> bool:
