@@ -88,6 +88,7 @@ class Conversation:
         self.trouble: str | None = None
         self.no_agent: str | None = None
         self.gone = False
+        self.lost = 0  # calls that the journal could not take, for status
         self.stopped = False
         self.refused: list[str] = []
         self.endpoint: str | None = None
@@ -97,6 +98,8 @@ class Conversation:
         self._running = journal.running if journal.end == 0 else codec.seed(journal.client)
         self._flushes: dict[int, FlushRequest] = {}
         self._numbers = 0
+        self._lost_said = 0
+        self._trouble_said: str | None = None
         self._heard = self._asked = self._greeted = -1e9
         self._elsewhere: str | None = None
         self._apart_until = 0.0
@@ -128,7 +131,7 @@ class Conversation:
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def is_busy(self) -> bool:
-        return bool(self._flushes) or self.unacked > 0
+        return bool(self._flushes) or self.unacked > 0 or self.lost != self._lost_said
 
     def wants_line(self) -> bool:
         return self.line is None and self.phase != APART
@@ -161,7 +164,7 @@ class Conversation:
             self.phase = LOOKING
         if self.line is None or self.phase not in (GREETING, OPEN):
             return False
-        waiting = self.phase == GREETING or self.unacked > 0 or bool(self._flushes)
+        waiting = self.phase == GREETING or self.is_busy()
         if not waiting:
             self._heard = now  # nothing is owed: silence means nothing
             return False
@@ -170,9 +173,10 @@ class Conversation:
                 self._greet(now)
             return False
         sent = self._send_batches()
-        if self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS:
-            self._asked = now
-            self._say(messages.HAVE, self.journal.client, self.journal.end)
+        asks = self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS
+        if asks or (self.lost != self._lost_said and now - self._asked >= config.ASK_SECONDS):
+            self._asked, self._lost_said = now, self.lost
+            self._say(messages.HAVE, self.journal.client, self.journal.end, self.lost)
         self._send_flushes(now)
         return sent
 
@@ -255,6 +259,8 @@ class Conversation:
                 log.warning("dreamlake: the agent refused an operation: %s", reason)
         self.sender.credit = credit
         progressed = self.sender.on_ack(applied, self.journal.end)
+        if progressed:
+            self._trouble_said = None
         if applied < self.sender.sent and not progressed and now - self._asked < config.ASK_SECONDS / 2:
             # The answer to our question, and it lacks what we sent: start over from there.
             self._greet(now)
@@ -282,8 +288,9 @@ class Conversation:
         self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
 
     def _troubled(self, now: float, why: str) -> None:
-        if self.trouble != why:
-            self.trouble = why
+        self.trouble = why
+        if self._trouble_said != why:
+            self._trouble_said = why
             log.warning("dreamlake: the agent cannot write %s: %s; it tries again", self.hello["path"], why)
 
     def _was_removed(self, now: float) -> None:

@@ -92,6 +92,7 @@ class Writer:
         found = REAL_DISK.fstat(self.at)
         hello = {"path": os.path.realpath(self.path), "dev": found.dev, "ino": found.ino, "by": self._by}
         self.conversation = Conversation(self.journal, hello)
+        self.conversation.lost = self.lost
 
     def connect(self) -> None:
         """Hand the journal to the link."""
@@ -163,6 +164,7 @@ class Writer:
     def _lose(self, error: OSError) -> None:
         """Count a call that could not be kept, say so once, and go on: training is not stopped for it."""
         self.lost += 1
+        self.conversation.lost = self.lost
         if self._strict:
             raise JournalLost(
                 error.errno, f"the journal in {self.path} could not take this call: {error.strerror}"

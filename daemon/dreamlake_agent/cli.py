@@ -221,5 +221,7 @@ def status(as_json: bool) -> None:
         click.echo(f"  {session['points']} points, {_bytes(session['queue_bytes'])} queued")
         if session["refused"]:
             click.echo(f"  {session['refused']} operations refused")
+        if session["lost"]:
+            click.echo(f"  {session['lost']} calls lost: a journal could not take them")
         if session["trouble"]:
             click.echo(f"  trouble: {session['trouble']}")

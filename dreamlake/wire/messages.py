@@ -16,7 +16,7 @@ HEAD_BYTES_MAX = 1 << 20
 # client → agent
 HELLO = "hello"  # client, {path, dev, ino, by, forked}
 DATA = "data"  # client, start, running before, running after · bytes
-HAVE = "have"  # client, end
+HAVE = "have"  # client, end, calls lost so far
 FLUSH = "flush"  # client, number, end, durable, hashed
 LEAVE = "leave"  # client
 STATUS = "status"  # number
@@ -35,7 +35,7 @@ TROUBLE = "trouble"  # client, why
 REPORT = "report"  # number, JSON
 OTHER_VERSION = "version"  # the versions spoken
 
-CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 2, FLUSH: 5, LEAVE: 1, STATUS: 1, STOP: 1}
+CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 3, FLUSH: 5, LEAVE: 1, STATUS: 1, STOP: 1}
 
 Message = tuple[Any, ...]
 

@@ -71,6 +71,8 @@ class Agent:
                 yield do.Send(event.peer, (messages.WHO, client_id))
                 return
             client.heard = self._now
+            if kind == messages.HAVE:
+                self._count_lost(session, client, rest[2])
             if session.phase == LIVE and client_id not in session.held:
                 yield from self._SAID[kind](self, session, client, event, *rest[1:])
 
@@ -133,9 +135,16 @@ class Agent:
         else:
             yield do.Apply(session.key, client.id, event.body, after)
 
-    def _have(self, session: Session, client: Client, event: on.Heard, end: int) -> Effects:
+    def _have(self, session: Session, client: Client, event: on.Heard, end: int, lost: int) -> Effects:
         client.seen_end = max(client.seen_end, end)
         yield from self._ack(client)
+
+    def _count_lost(self, session: Session, client: Client, lost: int) -> None:
+        """What a journal could not take is counted, also while the directory is in trouble: that is when it happens."""
+        if lost > client.lost:
+            session.lost += lost - client.lost
+            client.lost = lost
+            self.last_error = f"{session.path}: {session.lost} calls could not be kept by a client's journal"
 
     def _flush(
         self,

@@ -30,6 +30,7 @@ class Client:
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False
     refused: int = 0
+    lost: int = 0  # calls its journal could not take
     owed_ack: bool = False
     # what the next ack tells: index ranges of receipts, refusals
     placed: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Session:
     checkpointing: bool = False
     only_checkpoints: bool = False
     bytes_since_checkpoint: int = 0
+    lost: int = 0
     points: int = 0
     operations: int = 0
     committed_at: float = 0.0
@@ -118,6 +120,7 @@ class Session:
             "operations": self.operations,
             "points": self.points,
             "refused": sum(each.refused for each in self.clients.values()),
+            "lost": self.lost,
             "uncovered_commits": self.commits - self.covered,
             "trouble": self.trouble,
         }
