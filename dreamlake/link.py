@@ -100,7 +100,7 @@ class Conversation:
         self._numbers = 0
         self._lost_said = 0
         self._trouble_said: str | None = None
-        self._heard = self._asked = self._greeted = -1e9
+        self._heard = self._asked = self._told = self._greeted = -1e9
         self._elsewhere: str | None = None
         self._apart_until = 0.0
 
@@ -174,8 +174,10 @@ class Conversation:
             return False
         sent = self._send_batches()
         asks = self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS
-        if asks or (self.lost != self._lost_said and now - self._asked >= config.ASK_SECONDS):
-            self._asked, self._lost_said = now, self.lost
+        tells = self.lost != self._lost_said and now - self._told >= config.ASK_SECONDS
+        if asks or tells:
+            self._asked = self._told = now
+            self._lost_said = self.lost
             self._say(messages.HAVE, self.journal.client, self.journal.end, self.lost)
         self._send_flushes(now)
         return sent
