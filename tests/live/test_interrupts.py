@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dreamlake.reader.session import SessionReader
 from tests import reading, scripts
+from tests.waiting import wait_for
 
 STORM = """
 import signal, sys, time
@@ -69,7 +71,10 @@ for value in range(10**9):
 def test_sigterm_in_the_middle_of_calls_ends_the_script_and_says_so(home: Path, root: Path, tmp_path: Path) -> None:
     note = tmp_path / "returned"
     script = subprocess.Popen(
-        [sys.executable, "-c", TERMINATED, str(root), str(note)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", TERMINATED, str(root), str(note)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
     )
     assert script.stdout is not None
     assert script.stdout.readline() == "going\n"
@@ -77,9 +82,6 @@ def test_sigterm_in_the_middle_of_calls_ends_the_script_and_says_so(home: Path, 
     assert script.wait(timeout=20) == -15
     script.stdout.close()
     folder = root / "project" / "run"
-    from dreamlake.reader.session import SessionReader
-    from tests.waiting import wait_for
-
     calls = len(note.read_text().splitlines())
     wait_for(lambda: len(reading.values(folder)) >= calls)
     assert reading.values(folder)[:calls] == list(range(calls))
