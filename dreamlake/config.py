@@ -26,6 +26,7 @@ CLOSE_SECONDS = 5.0  # close() waits this long at most
 EXIT_SECONDS = 3.0  # each session at interpreter exit
 FLUSH_SECONDS = 30.0  # flush() and reads, by default
 RECEIPT_SECONDS = 30.0  # touching a receipt
+HOPE_SECONDS = 1.5  # without an agent, what can do without one waits this long
 OPEN_SECONDS = 10.0  # open() waits this long for an agent to be ready
 RECEIPT_SPANS_MAX = 1 << 16  # index ranges kept for receipts, per session and process
 FILE_BYTES_MAX = 5 << 40  # one uploaded file: the largest object S3 takes (5 TiB)
@@ -79,7 +80,7 @@ def runtime_folders() -> list[str]:
     looked in before an agent is started."""
     home = os.environ.get("DREAMLAKE_HOME")
     if home:
-        return [os.path.abspath(home)]
+        return [os.path.join(os.path.abspath(home), "run")]
     uid = os.getuid()
     places = [f"/run/user/{uid}", f"/tmp/dreamlake-{uid}"]
     runtime = os.environ.get("XDG_RUNTIME_DIR")

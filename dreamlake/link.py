@@ -86,7 +86,8 @@ class Conversation:
         self.origin: str | None = None
         self.damaged: str | None = None
         self.trouble: str | None = None
-        self.no_agent: str | None = None
+        self.no_agent: str | None = None  # why there is none, and since when (monotonic seconds)
+        self.no_agent_since = 0.0
         self.gone = False
         self.lost = 0  # calls that the journal could not take, for status
         self.stopped = False
@@ -123,6 +124,10 @@ class Conversation:
         with self.changed:
             spans = self.spans.get(track)
             return spans.find(ordinal) if spans else None
+
+    def has_no_agent_since(self, then: float) -> bool:
+        """Whether it was known at ``then`` already that there is no agent, and nothing has changed."""
+        return self.no_agent is not None and self.no_agent_since <= then
 
     @property
     def unacked(self) -> int:
@@ -283,7 +288,7 @@ class Conversation:
             log.warning("dreamlake: %s; operations stay in the journal until an agent that can see it comes", why)
         self._elsewhere = None
         self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
-        self.no_agent = why
+        self.no_agent, self.no_agent_since = why, -1e9
 
     def _was_damaged(self, now: float, why: str) -> None:
         self.damaged = why
@@ -358,6 +363,10 @@ class Switchboard:
             busy = conversation.turn(now) or busy
         return busy
 
+    def is_busy(self) -> bool:
+        """Whether an agent owes us something."""
+        return any(each.line is not None and each.is_busy() for each in self.conversations.values())
+
     def _hear(self, frames: list[bytes], now: float) -> None:
         try:
             message, _body = messages.decode(frames)
@@ -408,7 +417,8 @@ class Switchboard:
 
     def _start_one(self, conversation: Conversation, now: float) -> str | None:
         reason: str | None
-        if not config.may_start_agent():
+        never = not config.may_start_agent()
+        if never:
             reason = "no agent is running and DREAMLAKE_AGENT=never"
         elif conversation.stopped:
             reason = "the agent was stopped"
@@ -424,6 +434,8 @@ class Switchboard:
                 self._start_at = now + self._start_wait
                 reason = str(error)
         with conversation.changed:
+            if conversation.no_agent is None:
+                conversation.no_agent_since = -1e9 if never else now
             conversation.no_agent = reason
             conversation.changed.notify_all()
         return None
@@ -476,7 +488,7 @@ class LinkThread:
             try:
                 self._take_changes()
                 now = time.monotonic()
-                if self._board.turn(now) or any(each.is_busy() for each in self._board.conversations.values()):
+                if self._board.turn(now) or self._board.is_busy():
                     busy_until = now + 0.5
                 busy = now < busy_until
                 self._lines.wait(config.POLL_BUSY_SECONDS if busy else config.POLL_IDLE_SECONDS)

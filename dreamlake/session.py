@@ -319,7 +319,7 @@ class Session:
             # That was the promise. With an agent, its commit is made durable too, so that the indexes stay as they are.
             writer.flush(timeout, durable=True, patient=False)
             return
-        if not writer.flush(timeout, patient=False):
+        if not writer.flush(timeout):
             conversation = writer.conversation
             why = conversation.trouble or conversation.no_agent or f"no answer within {timeout:.0f} s"
             raise AgentUnavailable(

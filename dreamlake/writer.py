@@ -182,7 +182,7 @@ class Writer:
     def flush(self, seconds: float, *, durable: bool = False, hashed: bool = False, patient: bool = True) -> bool:
         """Wait until everything written so far is committed and shown; False when no agent did it in time.
 
-        Not ``patient``: also ends as soon as it is known that no agent can be had.
+        Not ``patient``: also ends when there has been no agent for a while and none is to be had.
         """
         conversation = self.conversation
         request = conversation.request_flush(durable=durable, hashed=hashed)
@@ -194,7 +194,8 @@ class Writer:
                     return self.flush(max(0.0, deadline - time.monotonic()), durable=durable, hashed=hashed)
                 if conversation.damaged is not None or time.monotonic() >= deadline:
                     return False
-                if not patient and conversation.no_agent is not None:
+                # An agent that was stopped may be on its way back (`dreamlake agent restart`); a failed start is tried again.
+                if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
                     return False
             return True
         finally:

@@ -101,7 +101,6 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     state = config.state_folder()
     log_path = os.path.join(state, LOG)
     try:
-        config.own_folder(os.path.dirname(state))
         config.own_folder(state)
     except OSError as error:
         print(f"dreamlake agent: {error}", file=sys.stderr)

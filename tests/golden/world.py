@@ -117,7 +117,7 @@ MESSAGES: dict[str, tuple[messages.Message, bytes | None]] = {
         None,
     ),
     "data": ((messages.DATA, ALICE, 0, codec.seed(ALICE), codec.run_on(_STREAM, codec.seed(ALICE))), _STREAM),
-    "have": ((messages.HAVE, ALICE, 4096), None),
+    "have": ((messages.HAVE, ALICE, 4096, 2), None),
     "flush": ((messages.FLUSH, ALICE, 3, 4096, 1, 0), None),
     "leave": ((messages.LEAVE, ALICE), None),
     "status": ((messages.STATUS, 1), None),

@@ -80,7 +80,7 @@ def profile_of(seed: int) -> Profile:
 def limits(random: Random) -> Iterator[None]:
     """Every limit so small, in most worlds, that a few calls reach it."""
     small: list[tuple[Any, str, Any]] = [
-        (dreamlake.journal, "SEGMENT_BYTES", random.choice((400, 1500, 16 << 20))),
+        (dreamlake.journal, "SEGMENT_BYTES", random.choice((600, 3000, 16 << 20))),
         (dreamlake.journal, "MARK_BYTES", random.choice((100, 400))),
         (dreamlake.reader.replay, "RUN_BYTES", random.choice((300, 256 << 10))),
         (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", random.choice((300, 2000, 1 << 20))),

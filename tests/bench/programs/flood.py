@@ -1,0 +1,77 @@
+"""One of several processes that write as fast as they can; says `ready`, begins at a line on standard input.
+
+flood.py FOLDER NAME SECONDS HOW   HOW is `append` (into the session NAME) or `write` (a bare `os.write` loop) or `spin`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from array import array
+from collections.abc import Callable
+from time import monotonic
+from time import perf_counter_ns as clock
+from typing import Any
+
+SLOW = 1_000_000  # nanoseconds: calls from here on are told one by one
+
+
+def flat_out(seconds: float, call: Callable[[int], Any]) -> dict[str, Any]:
+    times = array("q")
+    step = 0
+    began = monotonic()
+    end = clock() + int(seconds * 1e9)
+    before = clock()
+    while before < end:
+        call(step)
+        now = clock()
+        times.append(now - before)
+        step += 1
+        before = clock()
+    stopped = monotonic()
+    every = sorted(times)
+    return {
+        "calls": step,
+        "began": began,
+        "stopped": stopped,
+        "quantiles": every[:: max(1, len(every) // 1000)],
+        "slow": [each for each in every if each >= SLOW],
+    }
+
+
+def wait_for_go() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def main(folder: str, name: str, seconds: float, how: str) -> None:
+    if how == "append":
+        from dreamlake import AgentUnavailable, Session
+
+        session = Session(name, "bench", local_path=folder).open()
+        track = session.track("loss")
+        wait_for_go()
+        found = flat_out(seconds, lambda step: track.append(value=step / 7, step=step))
+        for _ in range(10):
+            try:
+                session.flush()
+                break
+            except AgentUnavailable:
+                continue
+        found["committed"] = monotonic()
+        session.close()
+    elif how == "write":
+        fd = os.open(os.path.join(folder, f"bare-{os.getpid()}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        data = os.urandom(75)
+        wait_for_go()
+        found = flat_out(seconds, lambda _step: os.write(fd, data))
+        os.close(fd)
+    else:
+        wait_for_go()
+        found = flat_out(seconds, lambda _step: None)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])
