@@ -7,6 +7,7 @@ what a message carried is in a journal until it is acked.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 from typing import Protocol
@@ -64,10 +65,18 @@ class ZmqLines:
         """Until something has come on a line, ``wake`` was called, or the time is over."""
         for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
             if ready == self._wake_in:
-                try:
-                    os.read(self._wake_in, 4096)
-                except BlockingIOError:
-                    pass
+                self._drain()
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._wake_in, 4096)
+        except BlockingIOError:
+            pass
+
+    def doze(self, seconds: float) -> None:
+        """Until ``wake`` was called or the time is over, whatever comes on the lines."""
+        if select.select([self._wake_in], [], [], seconds)[0]:
+            self._drain()
 
     def wake(self) -> None:
         """From any thread."""

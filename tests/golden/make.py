@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from dreamlake.reader.session import SessionReader
-from tests.golden import world
 from dreamlake.wire import codec, messages
+from tests.golden import world
 
 HERE = Path(__file__).parent
 # Stands for ".dreamlake", which .gitignore and people who clean up would take away.
@@ -41,6 +42,16 @@ def read_table(path: Path) -> dict[str, list[bytes]]:
     """``name: hex hex …`` on each line."""
     rows = (line.split(": ", 1) for line in path.read_text("ascii").splitlines())
     return {name: [bytes.fromhex(each) for each in rest.split()] for name, rest in rows}
+
+
+def directory(name: str, into: Path, version: str = "v1") -> Path:
+    """A copy of a golden session directory, under the names it has in the world."""
+    folder = into / name
+    shutil.copytree(HERE / version / name, folder)
+    (folder / DOT_DREAMLAKE).rename(folder / ".dreamlake")
+    for inner in (".dreamlake/journals", ".dreamlake/incoming"):
+        (folder / inner).mkdir(exist_ok=True)  # git keeps no empty folder
+    return folder
 
 
 def values(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,6 @@ def as_tuples(value: object) -> object:
     return value
 
 
-def directory(name: str, into: Path) -> Path:
-    """A copy of a golden session directory, under the names it has in the world."""
-    folder = into / name
-    shutil.copytree(V1 / name, folder)
-    (folder / make.DOT_DREAMLAKE).rename(folder / ".dreamlake")
-    for inner in (".dreamlake/journals", ".dreamlake/incoming"):
-        (folder / inner).mkdir(exist_ok=True)  # git keeps no empty folder
-    return folder
-
-
 def at_root(tmp_path: Path, path: str, data: bytes) -> int:
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_bytes(data)
@@ -54,9 +43,7 @@ def test_there_is_one_of_every_kind() -> None:
     kinds = {value for name, value in vars(ops).items() if name.isupper() and type(value) is int and 0 < value < 100}
     assert {op[0] for op in world.OPERATIONS.values()} == kinds
     said = {message[0] for message, _ in world.MESSAGES.values()}
-    assert said == {
-        value for name, value in vars(messages).items() if name.isupper() and isinstance(value, str)
-    }
+    assert said == {value for name, value in vars(messages).items() if name.isupper() and isinstance(value, str)}
     assert list(OPERATIONS) == list(world.OPERATIONS)
     assert list(MESSAGES) == list(world.MESSAGES)
 
@@ -133,7 +120,7 @@ def test_a_file_of_records_is_written_as_ever(name: str) -> None:
 
 @pytest.mark.parametrize("state", ["killed", "recovered"])
 def test_a_session_directory_is_read_to_the_same_values(state: str, tmp_path: Path) -> None:
-    folder = directory(state, tmp_path)
+    folder = make.directory(state, tmp_path)
     (folder / ".dreamlake" / "owner").unlink()  # of a machine that we cannot see; nobody owns a copy
     if state == "recovered":
         assert make.values(folder) == (V1 / "recovered.values.json").read_text("utf-8")
@@ -148,14 +135,14 @@ def test_a_session_directory_is_read_to_the_same_values(state: str, tmp_path: Pa
 
 
 def test_the_next_agent_recovers_a_killed_directory_to_the_same_bytes(tmp_path: Path) -> None:
-    folder = directory("killed", tmp_path)
+    folder = make.directory("killed", tmp_path)
     world.recover(folder)
-    assert world.tree(folder) == world.tree(directory("recovered", tmp_path))
+    assert world.tree(folder) == world.tree(make.directory("recovered", tmp_path))
     assert list((folder / JOURNALS).iterdir()) == []
 
 
 def test_a_recovered_directory_opens_again_and_loses_nothing(tmp_path: Path) -> None:
-    folder = directory("recovered", tmp_path)
+    folder = make.directory("recovered", tmp_path)
     before = world.tree(folder)
     world.recover(folder)
     after = world.tree(folder)
@@ -168,4 +155,4 @@ def test_a_recovered_directory_opens_again_and_loses_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize("state", ["killed", "recovered"])
 def test_a_session_directory_is_written_as_ever(state: str, tmp_path: Path) -> None:
     world.make(tmp_path)
-    assert world.tree(tmp_path / state) == world.tree(directory(state, tmp_path / "golden"))
+    assert world.tree(tmp_path / state) == world.tree(make.directory(state, tmp_path / "golden"))

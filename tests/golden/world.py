@@ -1,8 +1,8 @@
 """The one small world whose bytes are kept in ``v1/``: fixed clients, fixed times, the shipped code.
 
-Two directories come of it. ``killed`` is what a SIGKILL of everybody leaves: rows covered by a checkpoint, a commit after
-it, operations that are in journals only, half a record, and captured files on their way. ``recovered`` is the same directory after
-the next agent.
+Two directories come of it. ``killed`` is what a SIGKILL of everybody leaves: rows covered by a checkpoint, a commit
+after it, operations that are in journals only, half a record, and captured files on their way. ``recovered`` is the
+same directory after the next agent.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def _live_and_die(live: Path, root: int, killed: Path) -> None:
 
 
 def recover(folder: Path, who: dict[str, Any] = NEXT_OWNER) -> None:
-    """What the next agent does with a directory: replay, the journals, the rank that vanished, a checkpoint, its end."""
+    """What the next agent does with a directory: replay, the journals, the rank that vanished, a checkpoint."""
     directory = _open(folder, who)
     try:
         for journal in directory.journals():

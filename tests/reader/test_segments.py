@@ -145,7 +145,9 @@ def test_a_stream_ends_where_a_segment_is_missing(folder: Path, tmp_path: Path, 
     assert whole(at) == (first, running)
 
 
-@pytest.mark.parametrize("end", [b"", b"\0" * 5000, b"\x93\xce\0\0", b"\x93\xce\0\0\0\x05\xce\0\0\0\0hello", b"garbage" * 9])
+@pytest.mark.parametrize(
+    "end", [b"", b"\0" * 5000, b"\x93\xce\0\0", b"\x93\xce\0\0\0\x05\xce\0\0\0\0hello", b"garbage" * 9]
+)
 def test_a_stream_goes_to_its_last_whole_record(end: bytes, folder: Path, tmp_path: Path, at: int) -> None:
     data, running = records(list(range(30)), codec.seed(ALICE))
     put(tmp_path, ALICE, 0, 0, codec.seed(ALICE), data + end)

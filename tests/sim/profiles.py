@@ -16,7 +16,16 @@ from dreamlake import config
 from tests.sim.disk import Faults
 from tests.sim.network import NetworkFaults
 
-EVERYDAY = {"call": 30.0, "link": 25.0, "agent": 25.0, "work": 8.0, "network": 25.0, "wait": 10.0, "flush": 2.0, "sync": 1.0}
+EVERYDAY = {
+    "call": 30.0,
+    "link": 25.0,
+    "agent": 25.0,
+    "work": 8.0,
+    "network": 25.0,
+    "wait": 10.0,
+    "flush": 2.0,
+    "sync": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,9 @@ class Profile:
     def drawn(self, random: Random) -> Profile:
         """This profile for one seed: some steps never happen in this world, some often."""
         weights = {
-            step: weight * random.choice((0.3, 1.0, 1.0, 3.0)) if step in EVERYDAY else weight * random.choice((0.0, 1.0, 3.0))
+            step: weight * random.choice((0.3, 1.0, 1.0, 3.0))
+            if step in EVERYDAY
+            else weight * random.choice((0.0, 1.0, 3.0))
             for step, weight in self.weights.items()
         }
         return replace(self, weights=weights, preempt=self.preempt * random.choice((0.0, 1.0, 5.0)))
@@ -48,7 +59,14 @@ def _with(**more: float) -> dict[str, float]:
 
 
 _ARRIVALS = {"arrive": 2.0, "leave": 1.0}
-_DEATHS = {**_ARRIVALS, "kill_client": 1.0, "doom_client": 1.0, "kill_agent": 1.0, "doom_agent": 2.0, "start_agent": 1.0}
+_DEATHS = {
+    **_ARRIVALS,
+    "kill_client": 1.0,
+    "doom_client": 1.0,
+    "kill_agent": 1.0,
+    "doom_agent": 2.0,
+    "start_agent": 1.0,
+}
 
 PROFILES = (
     Profile("quiet", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3)),

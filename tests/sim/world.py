@@ -304,7 +304,9 @@ class World:
         self.disk.capacity_bytes = None
         for home in self._homes:
             self.arrive(home)
-        self._until("everything is acked and covered", lambda: all(each.quiet for each in (*self.clients, *self.agents)))
+        self._until(
+            "everything is acked and covered", lambda: all(each.quiet for each in (*self.clients, *self.agents))
+        )
         for client in self.clients:
             self.act(client, "call", client.leave)
         self._until("every session is closed", lambda: all(each.quiet for each in self.clients))
@@ -331,7 +333,9 @@ class World:
         raise Violation(f"{what}: not within {CALM_TURNS_MAX} turns of calm; {self._restless()}")
 
     def _restless(self) -> str:
-        clients = [f"{each.name}: {each.conversation.phase}, {each.conversation.unacked} unacked" for each in self.clients]
+        clients = [
+            f"{each.name}: {each.conversation.phase}, {each.conversation.unacked} unacked" for each in self.clients
+        ]
         agents = [f"{each.name}: {each.core.last_error}, {list(each.core.sessions.values())}" for each in self.agents]
         return "; ".join(clients + agents)
 

@@ -410,8 +410,8 @@ def test_indexes_have_no_hole_and_every_point_is_placed_once(runs: list[tuple[by
 
 # ── faults ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Whole records of a client's, which any program of this user may write: the agent that applies them dies of them, and so
-# does the next one that finds the journal.
+# Whole records of a client's, which any program of this user may write: the agent that applies them dies of them, and
+# so does the next one that finds the journal.
 DEADLY: dict[str, Any] = {
     "POINTS with nonfinite that holds a number": (ops.POINTS, T, "loss", 0, (b"{}",), (5,)),
     "a file without a path": (ops.FILE, T, b'{"id":"f1","filename":"x"}', f"{ALICE.hex()}-f1"),
@@ -455,5 +455,7 @@ def test_no_line_is_longer_than_readers_read(state: State) -> None:
 
 @pytest.mark.xfail(strict=True, reason="fault: names of elements stay listed when the parameter is set anew")
 def test_a_parameter_that_is_set_anew_is_listed_no_longer(state: State) -> None:
-    applied(state, ALICE, (ops.PARAMETERS, T, b'{"lr":["NaN"]}', ["lr.0"]), (ops.PARAMETERS, T, b'{"lr":["NaN"]}', None))
+    applied(
+        state, ALICE, (ops.PARAMETERS, T, b'{"lr":["NaN"]}', ["lr.0"]), (ops.PARAMETERS, T, b'{"lr":["NaN"]}', None)
+    )
     assert state.parameters_nonfinite == set()

@@ -66,7 +66,9 @@ def test_any_msgpack_library_reads_a_stream(given_values: list[object]) -> None:
 
 @PURE
 @given(PAYLOADS, st.data())
-def test_half_a_record_is_waited_for_and_those_before_it_are_given(given_values: list[object], draw: st.DataObject) -> None:
+def test_half_a_record_is_waited_for_and_those_before_it_are_given(
+    given_values: list[object], draw: st.DataObject
+) -> None:
     seed = codec.seed(ALICE)
     whole, last = stream(given_values[:-1], seed), stream(given_values, seed)
     cut = draw.draw(st.integers(len(whole), len(last) - 1))

@@ -72,8 +72,9 @@ def test_untrusted_frames_are_a_message_or_unreadable_and_nothing_else(frames: l
 @given(
     st.sampled_from([*messages.CLIENT_KINDS, "welcome", "zzz"]),
     st.lists(
-        st.one_of(st.just(ALICE), st.just(HELLO), st.integers(), st.text(max_size=3), st.none())
-        .filter(lambda value: not isinstance(value, int) or -(2**63) <= value < 2**64),
+        st.one_of(st.just(ALICE), st.just(HELLO), st.integers(), st.text(max_size=3), st.none()).filter(
+            lambda value: not isinstance(value, int) or -(2**63) <= value < 2**64
+        ),
         max_size=6,
     ),
 )

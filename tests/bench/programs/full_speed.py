@@ -22,7 +22,7 @@ def main(folder: str, how: str, calls: int) -> None:
     kept.append(value=0.25, step=0)
     journal = session._writer.journal
     before = journal.end
-    kept.append(value=0.123456789, step=100_000)
+    kept.append(value=100_001 / 7, step=100_001)  # as long as most of those that follow
     data = os.urandom(journal.end - before)
     bare_fd = os.open(os.path.join(folder, "bare"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     write = os.write

@@ -33,9 +33,8 @@ def main(folder: str, points: int, page: int) -> None:
         tails.append(perf_counter() - before)
     assert at == points, (at, points)
     session.close()
-    print(
-        json.dumps({"batches": written - began, "committed": committed - began, "read": read - committed, "tail": tails})
-    )
+    found = {"batches": written - began, "committed": committed - began, "read": read - committed, "tail": tails}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,20 @@
+"""Reading back, and opening what is long."""
+
+from __future__ import annotations
+
+from tests.bench.place import Place
+from tests.bench.report import Report, median
+
+
+def measure(place: Place, report: Report, quick: bool) -> None:
+    points, page = (200_000, 10_000) if quick else (1_000_000, 10_000)
+    place.start_agent()
+    found = place.run("reading.py", place.folder, points, page)
+    report.section("reading", f"{points:,} points, written by append_batch of 10,000")
+    report.add("append_batch, per point", found["batches"] / points * 1e6, "µs")
+    report.add("points per second until all is committed", points / found["committed"], "/s")
+    report.add(f"read() all, {page:,} a page", found["read"], "s", note=f"{points / found['read']:,.0f} points/s")
+    report.add("read() the last 1,000", median(found["tail"]) * 1e3, "ms", later="≤ 5 ms of 10 million")
+    again = [place.run("opening.py", place.folder, "reading", 0)["first"][0] for _ in range(3)]
+    report.add("open() it again", median(again) * 1e3, "ms")
+    place.stop_agent()
