@@ -194,7 +194,7 @@ class Writer:
                     return self.flush(max(0.0, deadline - time.monotonic()), durable=durable, hashed=hashed)
                 if conversation.damaged is not None or time.monotonic() >= deadline:
                     return False
-                # One that was stopped may be on its way back (`dreamlake agent restart`); a failed start is tried again.
+                # One that was stopped may come back (`dreamlake agent restart`); a failed start is tried again.
                 if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
                     return False
             return True
