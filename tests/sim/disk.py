@@ -59,6 +59,7 @@ class Faults:
     short_read: float = 0.0
     eio: float = 0.0  # and nothing was done
     fsync_error: float = 0.0  # what was dirty is clean from now on, but only some of it is on the platter
+    forget_names: bool = True  # also of a folder; a journalling file system would rather end than forget one
 
 
 class Open:
@@ -67,6 +68,7 @@ class Open:
     def __init__(self, inode: Inode, flags: int) -> None:
         self.inode, self.flags = inode, flags
         self.position, self.descriptors = 0, 1
+        self.errors = inode.errors  # told so far; what was told to others before we came is never told to us
 
 
 class SimDisk:
@@ -243,7 +245,10 @@ class SimDisk:
 
     def sync(self, inode: Inode, failed: bool) -> None:
         if isinstance(inode, Folder):
-            self._changes.tear(self.random, inode) if failed else self._changes.sync(inode)
+            if not failed:
+                self._changes.sync(inode)
+            elif self.faults.forget_names:
+                self._changes.tear(self.random, inode)
         else:
             inode.tear(self.random) if failed else inode.sync()
 
@@ -372,9 +377,11 @@ class SimProcess:
 
     @_operation
     def fsync(self, fd: int) -> None:
-        inode, failed = self._opened(fd).inode, self.chance(self.disk.faults.fsync_error)
-        self.disk.sync(inode, failed)
-        if failed:
+        opened, failed = self._opened(fd), self.chance(self.disk.faults.fsync_error)
+        self.disk.sync(opened.inode, failed)
+        opened.inode.errors += failed
+        if opened.errors != opened.inode.errors:  # each open file hears once of an error, whoever's fsync met it
+            opened.errors = opened.inode.errors
             _refuse(
                 self.disk.random.choice((errno.EIO, errno.EIO, errno.ENOSPC))
             )  # NFS tells of no space here

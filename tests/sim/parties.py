@@ -40,8 +40,14 @@ class Party:
     def dead(self) -> bool:
         return self.disk.dead
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is owed by it or to it."""
+        raise NotImplementedError
+
     def end(self) -> None:
         """After its death: what else the kernel closes."""
+        raise NotImplementedError
 
 
 class Lock:

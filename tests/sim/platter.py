@@ -32,6 +32,7 @@ class _Inode:
     def __init__(self, number: int, now_ns: int) -> None:
         self.number, self.mtime_ns = number, now_ns
         self.nlink = self.descriptions = 0
+        self.errors = 0  # of fsync
         self.holder: object = None  # of the flock
 
 

@@ -84,7 +84,7 @@ PROFILES = (
         _with(**_DEATHS, fill=0.5, heal=3.0, power=0.2, doom_power=0.3, stop_agent=0.3, jump=0.5, sync=2.0, flush=3.0),
         homes=2,
         blind=0.3,
-        disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02),
+        disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02, forget_names=False),
         network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
     ),
 )

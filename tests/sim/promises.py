@@ -1,7 +1,7 @@
 """What the clients of a simulated world were promised, and whether it is so.
 
-A call that returned is promised. Power loss takes back what nobody had asked to be durable, and every index that was told
-before a durable commit.
+A call that returned is promised. Power loss takes back what nobody had asked to be durable, and every index that was
+told before a durable commit.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _values(log: str, row: dict[str, Any]) -> list[str]:
 
 
 def check_rows(found: Found, books: Iterable[Book]) -> None:
-    """Every promised call is there once, each client's in its order, with the index it was told; indexes have no holes."""
+    """Every promised call is there once, in its client's order, with the index it was told; indexes have no holes."""
     places: dict[str, list[tuple[str, int]]] = {}
     for log, rows in found.rows.items():
         for position, row in enumerate(rows):

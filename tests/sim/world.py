@@ -1,8 +1,8 @@
 """One seed is one world: clients, agents, a disk and a network, and everything that may happen to them.
 
-The shipped journal, link, core, loop, store and reader run unmodified over the pretend disk and network. A storm of steps,
-each chosen by the one ``Random``, is followed by calm: no more faults, an agent everywhere, and all must come to rest. Then
-the directory is held against what the clients were promised.
+The shipped journal, link, core, loop, store and reader run unmodified over the pretend disk and network. A storm of
+steps, each chosen by the one ``Random``, is followed by calm: no more faults, an agent everywhere, and all must come to
+rest. Then the directory is held against what the clients were promised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from dreamlake.world import processes
 from tests.sim import promises
@@ -251,7 +251,7 @@ class World:
     def _doom_party(self, party: Party) -> None:
         self._dooms.setdefault(party.pid, self.chance.choice((5, 30, 100)) * self.chance.randint(0, 10) // 10)
 
-    _OF_CLIENT: dict[str, Callable[[Any, Any], object]] = {
+    _OF_CLIENT: ClassVar[dict[str, Callable[[Any, Any], object]]] = {
         "call": lambda self, client: client.call(),
         "link": lambda self, client: client.link(),
         "flush": lambda self, client: client.flush(self.chance.random() < 0.5),
@@ -260,14 +260,14 @@ class World:
         "kill_client": _kill,
         "doom_client": _doom_party,
     }
-    _OF_AGENT: dict[str, Callable[[Any, Any], object]] = {
+    _OF_AGENT: ClassVar[dict[str, Callable[[Any, Any], object]]] = {
         "agent": lambda self, agent: agent.turn(),
         "work": lambda self, agent: agent.work(),
         "stop_agent": lambda self, agent: agent.stop(),
         "kill_agent": _kill,
         "doom_agent": _doom_party,
     }
-    _OF_WORLD: dict[str, Callable[[Any], object]] = {
+    _OF_WORLD: ClassVar[dict[str, Callable[[Any], object]]] = {
         "network": lambda self: self.network.turn(),
         "wait": _wait,
         "arrive": _arrive,
@@ -372,7 +372,7 @@ class World:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """No warnings to the terminal; and a generator that a dead process left open may die once more when it is collected."""
+    """No warnings to the terminal; and a generator that the dead left open may die once more when it is collected."""
     logger, hook = logging.getLogger("dreamlake"), sys.unraisablehook
     before = logger.level
     logger.setLevel(logging.CRITICAL)
