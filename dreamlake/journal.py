@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dreamlake.reader.segments import JOURNALS, encode_header, segment_path
+from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path
 from dreamlake.wire import codec
-from dreamlake.world.disk import NEW, READ_APPEND, Disk, sync_folder
+from dreamlake.world.disk import CREATE, EMPTY, READ_APPEND, Disk, sync_folder, write_all
 
 # A new segment is begun past this, so that what is covered can be unlinked while the rest is written.
 SEGMENT_BYTES = 16 << 20
@@ -155,27 +155,33 @@ class Journal:
 
     def _begin_segment(self) -> None:
         header = encode_header(self.client, self._number, self.end, self.running, self._made, self._by)
-        path = segment_path(self.client, self._number)
         try:
-            fd = self._disk.open(path, READ_APPEND | NEW, self._at)
-        except OSError as error:
-            raise JournalFull(error.errno, error.strerror) from error
-        try:
-            # The lock is how the agent sees that somebody still writes here; the kernel lets go of it with the process.
-            self._disk.lock(fd)
-            if self._disk.write(fd, header) != len(header):
-                raise OSError("short write")
-        except OSError as error:
-            self._disk.close(fd)
+            fd = self._named(segment_path(self.client, self._number), header)
+        except FileNotFoundError:
+            # The agent clears away what the dead have begun, and may have taken us for one before we had the lock.
             try:
-                self._disk.unlink(path, self._at)
-            except OSError:
-                self._number += 1
+                fd = self._named(segment_path(self.client, self._number), header)
+            except OSError as error:
+                raise JournalFull(error.errno, error.strerror) from error
+        except OSError as error:
             raise JournalFull(error.errno, error.strerror) from error
         self._segments.append((self.end, self._number, len(header), fd))
         self._number += 1
         self._fd = fd
         self._room = SEGMENT_BYTES
+
+    def _named(self, path: str, header: bytes) -> int:
+        """A new file, locked and with its header whole before it has its name: whoever sees a segment sees that
+        somebody writes it. The lock is how the agent knows; the kernel lets go of it with the process."""
+        fd = self._disk.open(path + UNNAMED, READ_APPEND | CREATE | EMPTY, self._at)
+        try:
+            self._disk.lock(fd)
+            write_all(self._disk, fd, header)
+            self._disk.rename(path + UNNAMED, path, self._at)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        return fd
 
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,7 +256,8 @@ class Journal:
         try:
             for fd in fds:
                 self._disk.fsync(fd)
-            sync_folder(self._disk, JOURNALS, self._at)
+            for folder in (JOURNALS,) if self.synced else (JOURNALS, ".dreamlake", "."):
+                sync_folder(self._disk, folder, self._at)
         except OSError:
             self._failed_at = end
             raise

@@ -269,6 +269,9 @@ class Conversation:
             if len(self.refused) == 1:
                 log.warning("dreamlake: the agent refused an operation: %s", reason)
         self.sender.credit = credit
+        if self.sender.sent < applied <= self.journal.end:
+            # The agent read on in our file: only it knows the running checksum there.
+            self._greet(now)
         progressed = self.sender.on_ack(applied, self.journal.end)
         if progressed:
             self._trouble_said = None

@@ -170,6 +170,11 @@ class Loop:
             directory = Directory.open(
                 self.disk, effect.path, key, self.who, self.world.random(16).hex(), distrust=effect.distrust
             )
+            try:
+                seen = self._seen(directory)
+            except BaseException:
+                directory.close()
+                raise
         except Unseen as error:
             return on.NotOpened(key, "unseen", str(error))
         except OwnedElsewhere as error:
@@ -191,7 +196,7 @@ class Loop:
             directory.origin,
             dict(directory.positions),
             {client: position for client, (position, _) in directory.covered.items()},
-            self._seen(directory),
+            seen,
             {
                 bytes.fromhex(client): found.state == ops.RUNNING
                 for client, found in directory.state.clients.items()
@@ -199,29 +204,29 @@ class Loop:
             },
             files.unhashed(directory.state),
             directory.needs_checkpoint,
+            tuple(
+                bytes.fromhex(client)
+                for client, found in directory.state.clients.items()
+                if found.state == ops.RUNNING and bytes.fromhex(client) not in directory.segments
+            ),
         )
 
     def _seen(self, directory: Directory) -> list[on.JournalSeen]:
         return [
             on.JournalSeen(
-                journal.client, journal.end, self._lives(directory, journal), directory.is_finished(journal.client)
+                journal.client,
+                journal.end,
+                self._lives(journal, locked := directory.is_locked(journal.client)),
+                directory.is_finished(journal.client),
+                locked,
             )
             for journal in directory.journals()
         ]
 
-    def _lives(self, directory: Directory, journal: Any) -> bool:
+    def _lives(self, journal: Any, locked: bool) -> bool:
         verdict = self.world.verdict(journal.by)
-        if verdict != processes.UNKNOWN:
-            return verdict == processes.ALIVE
         # Another machine, boot or namespace: the lock is all we can see. A wrong verdict costs time, never data.
-        try:
-            fd = self.disk.open(directory.segments[journal.client][-1].path, READ, directory.at)
-        except OSError:
-            return True
-        try:
-            return not self.disk.lock(fd)
-        finally:
-            self.disk.close(fd)
+        return locked if verdict == processes.UNKNOWN else verdict == processes.ALIVE
 
     def _apply(self, effect: do.Apply) -> on.Event | None:
         return self._in_directory(
@@ -318,9 +323,11 @@ class Loop:
             self.take(event)
 
     def _drop_journal(self, effect: do.DropJournal) -> on.Event | None:
-        def act(directory: Directory) -> None:
-            directory.drop_journal(effect.client)
+        def act(directory: Directory) -> on.Event | None:
+            if not directory.drop_journal(effect.client):
+                return None
             files.forget_replaced(self.disk, directory.at, directory.state, alone=False)
+            return on.Dropped(effect.key, effect.client)
 
         return self._in_directory(effect.key, act)
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.wire import codec
-from dreamlake.world.disk import READ, Disk
+from dreamlake.world.disk import READ, Disk, read_file
 
 JOURNALS = ".dreamlake/journals"
 VERSION = 1
 HEADER_BYTES_MAX = 4096
+# A segment that is being begun: it has its name once it is locked and its header whole.
+UNNAMED = ".new"
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,21 @@ def encode_header(client: bytes, number: int, base: int, running: int, made: int
 
 
 def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
-    """The segment in a file; None when its header is not (yet) whole, or it is of another kind or version."""
+    """The segment in a file; None when its header is not whole, or it is of another kind or version.
+
+    Raises :class:`OSError` when the disk does not say: a segment that cannot be read now is not one that is not there.
+    """
     parsed = parse_name(name)
     if parsed is None:
         return None
     client, number = parsed
     try:
         fd = disk.open(f"{JOURNALS}/{name}", READ, at)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
-        head = disk.pread(fd, HEADER_BYTES_MAX, 0)
+        head = _read_fully(disk, fd, HEADER_BYTES_MAX, 0)
         size = disk.fstat(fd).size
-    except OSError:
-        return None
     finally:
         disk.close(fd)
     try:
@@ -97,13 +100,17 @@ def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
     return None
 
 
-def journals(disk: Disk, at: int, known: dict[str, Segment] | None = None) -> dict[bytes, list[Segment]]:
-    """Every client's segments, in order; clients in the order in which they began.
+def journals(
+    disk: Disk, at: int, known: dict[str, Segment] | None = None, *, only: bytes | None = None
+) -> dict[bytes, list[Segment]]:
+    """Every client's segments (or only one's), in order; clients in the order in which they began.
 
     ``known`` are segments read before, by file name: a header never changes, so only their size is asked for again.
     """
     found: dict[bytes, list[Segment]] = {}
     for name in disk.listdir(JOURNALS, at):
+        if only is not None and not name.startswith(only.hex()):
+            continue
         before = known.get(name) if known else None
         segment = _grown(disk, at, before) if before is not None else read_segment(disk, at, name)
         if segment is not None:
@@ -113,10 +120,24 @@ def journals(disk: Disk, at: int, known: dict[str, Segment] | None = None) -> di
     return dict(sorted(found.items(), key=lambda item: (item[1][0].made, item[0])))
 
 
+def is_torn(disk: Disk, at: int, name: str) -> bool:
+    """Whether a file in ``journals/`` is the beginning of a segment that never became one."""
+    if name.endswith(UNNAMED):
+        return parse_name(name[: -len(UNNAMED)]) is not None
+    parsed = parse_name(name)
+    if parsed is None:
+        return False
+    head = read_file(disk, f"{JOURNALS}/{name}", at, codec.OP_BYTES_MAX)[:HEADER_BYTES_MAX]
+    try:
+        return next(codec.records(head, codec.seed(parsed[0]), HEADER_BYTES_MAX), None) is None
+    except codec.Damaged:
+        return True
+
+
 def _grown(disk: Disk, at: int, segment: Segment) -> Segment | None:
     try:
         size = disk.stat(segment.path, at).size
-    except OSError:
+    except FileNotFoundError:
         return None
     return dataclasses.replace(segment, size=max(0, size - segment.start))
 

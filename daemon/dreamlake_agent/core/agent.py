@@ -185,6 +185,8 @@ class Agent:
         session.held.clear()
         for client in session.clients.values():
             client.applied, client.running = 0, codec.seed(client.id)
+            # Nothing is known any more of what was not committed: not what was placed where, nor whose end was said.
+            client.placed, client.refusals, client.owed_ack, client.said_killed = {}, [], False, False
         for client_id, (applied, running) in event.positions.items():
             client = session.client(client_id)
             client.applied, client.running = applied, running
@@ -195,6 +197,7 @@ class Agent:
         # A recovery shows itself: views and durability of what was replayed are owed as after a commit.
         session.commits = 1
         session.committed_at = self._now
+        session.vanished = event.vanished
         yield from self._start_hashing(session, event.unhashed)
         yield from self._take_journals(session, event.journals)
         session.recovery = [
@@ -211,6 +214,10 @@ class Agent:
         yield do.Settle(session.key)
         session.phase = LIVE
         session.retry_wait = 0.0
+        for client_id in session.vanished:
+            yield do.Say(session.key, (ops.KILLED, self._wall, client_id))
+        if session.vanished:
+            yield do.Commit(session.key)
         session.held = {client.id for client in session.clients.values() if client.peer is not None}
         yield do.Scan(session.key)
 
@@ -233,7 +240,8 @@ class Agent:
                 yield do.DropJournal(session.key, journal.client)
                 continue
             client = session.client(journal.client)
-            client.seen_end, client.lives = max(client.applied, journal.end), journal.lives
+            client.seen_end = max(client.applied, journal.end)
+            client.lives, client.locked = journal.lives, journal.locked
 
     def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
         if event.why == "trouble":
@@ -357,10 +365,16 @@ class Agent:
             yield do.Commit(session.key)
             yield do.Note("warning", f"{session.path}: a client vanished without a word ({client.id.hex()})")
             return
-        over = client.state is not None and client.state != ops.RUNNING
-        if (over or not client.lives) and client.covered >= client.applied:
+        over = client.state != ops.RUNNING  # ended, or an agent's own that nobody has open
+        # Locked: whoever has it open may still write, whatever we think of its life.
+        if (over or not client.lives) and not client.locked and client.covered >= client.applied:
             yield do.DropJournal(session.key, client.id)
+
+    def _dropped(self, session: Session, event: on.Dropped) -> Effects:
+        client = session.clients.get(event.client)
+        if client is not None:
             self._forget(session, client)
+        return iter(())
 
     def _forget(self, session: Session, client: Client) -> None:
         session.clients.pop(client.id, None)
@@ -528,6 +542,7 @@ class Agent:
         on.Committed: _committed,
         on.Exhausted: _exhausted,
         on.Scanned: _scanned,
+        on.Dropped: _dropped,
         on.ViewsWritten: _views_written,
         on.Synced: _synced,
         on.Checkpointed: _checkpointed,

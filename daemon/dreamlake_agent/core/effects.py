@@ -96,7 +96,7 @@ class WriteCheckpoint:
 
 @dataclass(frozen=True)
 class DropJournal:
-    """Unlink a covered journal whose writer is gone."""
+    """Unlink a covered journal whose writer is gone: answers Dropped, or nothing when it holds more after all."""
 
     key: Key
     client: bytes

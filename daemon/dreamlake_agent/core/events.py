@@ -29,12 +29,13 @@ class Remembered:
 
 @dataclass(frozen=True)
 class JournalSeen:
-    """A journal stands in the directory; ``lives`` is whether its writer does."""
+    """A journal stands in the directory; ``lives`` is whether its writer does, ``locked`` whether anybody has it open."""
 
     client: bytes
     end: int
     lives: bool
     finished: bool = False
+    locked: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Opened:
     running: dict[bytes, bool]
     unhashed: list[tuple[str, str]]
     only_checkpoints: bool = False
+    # clients that the history calls running, and of whom not even a journal is left
+    vanished: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,14 @@ class Scanned:
 
     key: Key
     journals: list[JournalSeen]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """That client's journal was unlinked: it held nothing more."""
+
+    key: Key
+    client: bytes
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,7 @@ Event = (
     | Committed
     | Exhausted
     | Scanned
+    | Dropped
     | ViewsWritten
     | Synced
     | Checkpointed

@@ -26,6 +26,7 @@ class Client:
     covered: int = 0
     state: str | None = None  # of its session: running, or how it ended; None before its first operation
     lives: bool = True
+    locked: bool = True  # somebody has its journal open
     seen_end: int = 0  # how far its journal file goes, when last looked at
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False
@@ -65,6 +66,8 @@ class Session:
     # journals still to be applied before anybody is welcome
     recovery: list[bytes] = field(default_factory=list)
     following: set[bytes] = field(default_factory=set)
+    # clients of whom nothing is left, to be said killed
+    vanished: tuple[bytes, ...] = ()
     # clients not welcomed before the dead have been heard out: a run that is resumed comes after the run that was
     # killed
     held: set[bytes] = field(default_factory=set)

@@ -24,12 +24,12 @@ from dreamlake.reader.commits import (
     encode_commit,
     encode_commits_header,
 )
-from dreamlake.reader.replay import Loaded, committed, load
-from dreamlake.reader.segments import JOURNALS, Segment, journals, segment_path, whole_run
+from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
+from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
-from dreamlake.world.disk import READ, READ_APPEND, Disk, replace_file, sync_folder, write_all
+from dreamlake.world.disk import READ, READ_APPEND, Disk, read_file, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release
@@ -144,7 +144,11 @@ class Directory:
                 self.rows.append(log, jsons.encode(row) + b"\n")
             self.views.import_known(list(MAIN_VIEWS))
         self.rows.settle()
-        replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=False)
+        # Durable before the first row or view is written: after power loss these must not be taken for a baseline.
+        for log in HISTORIES:
+            _fsync(self.disk, log, self.at, missing_ok=True)
+        replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=True)
+        sync_folder(self.disk, ".", self.at)
         self._new_commits([], durable=False)
         self.covered = dict(self.positions)
 
@@ -231,6 +235,7 @@ class Directory:
         """Every journal in the directory that may still hold something, oldest first."""
         known = {segment.path.rpartition("/")[2]: segment for each in self.segments.values() for segment in each}
         self.segments = journals(self.disk, self.at, known)
+        self._clear_torn()
         return [
             Journal(client, segments[0].made, segments[-1].end, segments[-1].by)
             for client, segments in self.segments.items()
@@ -262,8 +267,53 @@ class Directory:
                 self.warnings.append(note)
         return data, after
 
-    def drop_journal(self, client: bytes) -> None:
-        """Unlink a journal that is wholly covered and whose writer has gone."""
+    def is_locked(self, client: bytes) -> bool:
+        """Whether somebody still has the client's journal open: its writer, or a child of it."""
+        segments = self.segments.get(client)
+        return bool(segments) and not self._is_free(segments[-1].path)
+
+    def _is_free(self, path: str) -> bool:
+        try:
+            fd = self.disk.open(path, READ, self.at)
+        except FileNotFoundError:
+            return True
+        try:
+            return self.disk.lock(fd)
+        finally:
+            self.disk.close(fd)
+
+    def _clear_torn(self) -> None:
+        """Drop the segments that never became one: their process died, or the power went, before they held anything."""
+        whole = {segment.path for segments in self.segments.values() for segment in segments}
+        for name in self.disk.listdir(JOURNALS, self.at):
+            path = f"{JOURNALS}/{name}"
+            if path not in whole and is_torn(self.disk, self.at, name) and self._is_free(path):
+                self._set_aside(path, 0)
+
+    def _set_aside(self, path: str, start: int) -> None:
+        """Keep what a journal holds from ``start`` on, unless it is nothing, and unlink it."""
+        try:
+            rest = read_file(self.disk, path, self.at, 1 << 40)[start:]
+            if rest.strip(b"\0") and not path.endswith(UNNAMED):
+                self.warnings.append(
+                    f"{path} is damaged; what could not be applied is kept in {self.cuts.keep(path, rest)}"
+                )
+            self.disk.unlink(path, self.at)
+        except FileNotFoundError:
+            pass
+
+    def drop_journal(self, client: bytes) -> bool:
+        """Unlink a journal that is wholly covered and whose writer has gone; False when it holds more after all."""
+        segments = self.segments[client] = journals(self.disk, self.at, only=client).get(client, [])
+        if segments and not self.is_finished(client):
+            position, running = self.position(client)
+            data, _after, damaged = whole_run(self.disk, self.at, segments, position, running, RUN_BYTES)
+            if data:
+                return False
+            for segment in segments:
+                beyond = max(0, position - segment.base)
+                if segment.base > position or (damaged and segment.size > beyond):
+                    self._set_aside(segment.path, segment.start + beyond)
         for segment in self.segments.pop(client, []):
             try:
                 self.disk.unlink(segment.path, self.at)
@@ -273,6 +323,7 @@ class Directory:
         self.covered.pop(client, None)
         self._unsynced.discard(client)
         self._distrusted.discard(client)
+        return True
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -300,7 +351,7 @@ class Directory:
 
         def job() -> None:
             names = disk.listdir(JOURNALS, at)
-            for client in wanted:
+            for client in sorted(wanted):
                 mine = [name for name in names if name.startswith(client.hex())]
                 if not mine:
                     raise FileNotFoundError(f"the journal of {client.hex()} is gone before it was covered")

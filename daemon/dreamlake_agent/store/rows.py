@@ -11,8 +11,9 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from dreamlake.reader.baseline import track_names
 from dreamlake.reader.commits import LogMark
-from dreamlake.wire.state import Tail
+from dreamlake.wire.state import HISTORIES, LOGS_LOG, Tail, data_log
 from dreamlake.world.disk import CREATE, READ_APPEND, Disk, write_all
 from dreamlake_agent.store.cut import CutFolder
 
@@ -108,14 +109,18 @@ class Rows:
 
     def settle(self) -> None:
         """Every journal has been heard: what is still beyond a log's rows was never anybody's returned call."""
-        for log, found in self._logs.items():
+        # A log that the checkpoint does not know, and to which nothing was added since: none of it is a row.
+        strange = {*HISTORIES, LOGS_LOG, *map(data_log, track_names(self._disk, self._at))} - set(self._logs)
+        for log in (*self._logs, *sorted(strange)):
+            found = self._logs.get(log) or _Log(0, 0)
             if not found.checked:
                 found.checked = True
                 try:
                     size = self._disk.stat(log, self._at).size
-                except OSError:
+                except FileNotFoundError:
                     size = 0
                 if size != found.size:
+                    self._logs[log] = found
                     fd = self._descriptor(log, found)
                     if found.unverified:
                         self._cut(log, fd, found)

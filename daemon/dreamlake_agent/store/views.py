@@ -95,7 +95,7 @@ class Views:
         return False
 
     def check(self, state: State) -> None:
-        """After recovery: the main views that do not show the state are stale."""
+        """After recovery: the main views that do not show the state are stale; one of what never was is taken away."""
         for path in MAIN_VIEWS:
             shown = view(state, path)
             try:
@@ -104,6 +104,10 @@ class Views:
                 data = None
             if shown is not None and data != _render(shown):
                 self.stale.add(path)
+            elif shown is None and data is not None:
+                aside = self._cuts.keep(path, data)
+                self._disk.unlink(path, self._at)
+                self.warnings.append(f"{path} shows what no history says; it is kept in {aside}")
 
     def import_known(self, paths: list[str]) -> None:
         """A first owner takes the views that stand there as they are: their content is record 0 of the histories."""
