@@ -128,6 +128,7 @@ class Files:
             with contextlib.suppress(OSError):
                 REAL_DISK.unlink(f".dreamlake/incoming/{incoming}", writer.at)
             raise OSError(f"cannot keep {source}: the session's journal could not take it (is the disk full?)")
+        writer.remember_capture(kept, f".dreamlake/incoming/{incoming}", f"files/{place}")
         return FileRecord(session, record)
 
     def _records(self, *, hashed: bool = True) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ class Journal:
         self._segments: list[tuple[int, int, int, int]] = []
         self._number = 0
         self._room = 0
-        self._marks: list[int] = []
+        # ends of records every MARK_BYTES, from the last covered one on, and the running checksum at each
+        self._marks: list[int] = [0]
+        self._mark_running: list[int] = [self.running]
         self._next_mark = MARK_BYTES
         # (size, running checksum after it) of a record from before its write until it is counted
         self._torn: tuple[int, int] | None = None
@@ -110,6 +112,7 @@ class Journal:
         end = self.end = self.end + size
         self._torn = None
         if end >= self._next_mark:
+            self._mark_running.append(running)
             self._marks.append(end)
             self._next_mark = end + MARK_BYTES
         return end
@@ -196,6 +199,14 @@ class Journal:
             return self._marks[at - 1]
         return self._marks[at] if at < len(self._marks) else end
 
+    def running_at(self, position: int) -> int | None:
+        """The running checksum at an end of a record; None for a position before what is still kept."""
+        at = bisect.bisect_right(self._marks, position) - 1
+        if at < 0:
+            return None
+        start, running = self._marks[at], self._mark_running[at]
+        return codec.run_on(self.read(start, position), running)
+
     def read(self, position: int, end: int) -> bytes:
         """The bytes of the stream from ``position`` to ``end``, wherever the segments part them."""
         with self.lock:
@@ -225,7 +236,9 @@ class Journal:
             self.covered = max(self.covered, position)
             while not self._syncing and len(self._segments) > 1 and self._segments[1][0] <= position:
                 dropped.append(self._segments.pop(0))
-            del self._marks[: bisect.bisect_right(self._marks, position)]
+            known = bisect.bisect_right(self._marks, position) - 1
+            if known > 0:
+                del self._marks[:known], self._mark_running[:known]
         for _base, number, _start, fd in dropped:
             self._disk.close(fd)
             self._unlink(number)

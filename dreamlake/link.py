@@ -237,6 +237,10 @@ class Conversation:
         if applied > self.journal.end:
             self._troubled(now, "the agent knows more of this journal than was written to it")
             return
+        mine = self.journal.running_at(applied)
+        if mine is not None and mine != running:
+            self._troubled(now, "what the agent applied under this journal's id is not what is in it")
+            return
         self.phase = OPEN
         self.stopped = False
         self.trouble = None

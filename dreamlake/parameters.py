@@ -66,7 +66,7 @@ class Parameters:
         """The nested form. A key that is a value and a folder at once (``a`` and ``a.b``) keeps its dotted name.
 
         >>> Parameters.unflatten_dict({"model.lr": 0.001, "a": 1, "a.b": 2})
-        {'model': {'lr': 0.001}, 'a': 1, 'a.b': 2}
+        {'a': 1, 'model': {'lr': 0.001}, 'a.b': 2}
         """
         nested: dict[str, Any] = {}
         for key, value in sorted(flat.items(), key=lambda item: item[0].count(sep)):

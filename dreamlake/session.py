@@ -21,11 +21,12 @@ from dreamlake.files import FileBuilder, Files
 from dreamlake.logs import LogBuilder, write_log
 from dreamlake.parameters import Parameters
 from dreamlake.rank import rank_and_size
-from dreamlake.reader.baseline import DamagedView
+from dreamlake.reader.baseline import DamagedView, read_view
 from dreamlake.reader.session import SessionReader
 from dreamlake.tracks import Track
 from dreamlake.wire import jsons, names, ops
-from dreamlake.world.disk import REAL_DISK, read_file
+from dreamlake.wire.state import PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_LOG, SESSION_VIEW
+from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
 from dreamlake.writer import Writer, forget_link
 
@@ -180,31 +181,22 @@ class Session:
         return self
 
     def _check_what_is_there(self) -> None:
-        """Look before anything is written: a damaged session.json, a sealed session."""
+        """Look before anything is written: a view that nothing could rebuild, a sealed session."""
         self._sealed = False
         if not os.path.isdir(self._path):
             return
         at = REAL_DISK.root(self._path)
         try:
-            data = read_file(REAL_DISK, "session.json", at, 1 << 26)
-            with contextlib.suppress(OSError):
-                REAL_DISK.stat(".dreamlake/session.jsonl", at)
-                data = b"{}" if not _is_json_object(data) else data  # the agent rebuilds it from its history
-        except OSError:
-            return
+            stored = _stored_views(at)
+        except DamagedView as damage:
+            raise SessionDamaged(
+                f"cannot open the session: {self._path}/{damage}, and there is no history to rebuild it from. "
+                "Nothing was changed: repair the file or move it away"
+            ) from None
         finally:
             REAL_DISK.close(at)
-        try:
-            found = jsons.loads(data)
-            if not isinstance(found, dict):
-                raise ValueError("not a JSON object")
-        except ValueError as error:
-            raise SessionDamaged(
-                f"cannot open the session: {self._path}/session.json is damaged ({error}) and there is no history to "
-                "rebuild it from. Nothing was changed: repair the file or move it away"
-            ) from None
-        self.write_protected = bool(self.write_protected or found.get("write_protected"))
-        self._sealed = bool(found.get("write_protected")) and found.get("state") == ops.FINISHED
+        self.write_protected = bool(self.write_protected or stored.get("write_protected"))
+        self._sealed = bool(stored.get("write_protected")) and stored.get("state") == ops.FINISHED
 
     def _take_what_is_stored(self) -> None:
         """What was not given is what the session was opened with before."""
@@ -315,7 +307,7 @@ class Session:
             return
         writer = self._ready()
         if durable:
-            writer.journal.sync()
+            writer.sync()
             # That was the promise. With an agent, its commit is made durable too, so that the indexes stay as they are.
             writer.flush(timeout, durable=True, patient=False)
             return
@@ -432,11 +424,22 @@ class Session:
         return FileBuilder(self, file_path, prefix, description, tags, metadata, file_id, dest_path)
 
 
-def _is_json_object(data: bytes) -> bool:
-    try:
-        return isinstance(jsons.loads(data), dict)
-    except ValueError:
-        return False
+def _stored_views(at: int) -> dict[str, Any]:
+    """What session.json says, as far as it can be read; :class:`DamagedView` when a main view cannot and has no
+    history."""
+    stored: dict[str, Any] = {}
+    for path, history in ((SESSION_VIEW, SESSION_LOG), (PARAMETERS_VIEW, PARAMETERS_LOG)):
+        try:
+            found = read_view(REAL_DISK, at, path)
+        except DamagedView:
+            if history.rpartition("/")[2] not in REAL_DISK.listdir(names.DREAMLAKE, at):
+                raise
+            continue  # the agent rebuilds it
+        except OSError:
+            continue
+        if path == SESSION_VIEW and found is not None:
+            stored = found
+    return stored
 
 
 def _plain(text: str) -> str:

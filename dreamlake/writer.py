@@ -18,7 +18,7 @@ from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import Conversation, LinkThread
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import REAL_DISK
+from dreamlake.world.disk import READ, REAL_DISK, sync_folder
 
 log = logging.getLogger("dreamlake")
 
@@ -74,6 +74,8 @@ class Writer:
         }
         self._given = given
         self.ordinals: dict[str, int] = {}
+        # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
+        self.captured: list[tuple[int, str, str]] = []
         self._warned = False
         self._clock = time.time_ns
         self._begin()
@@ -176,6 +178,40 @@ class Writer:
                 self.path,
                 error.strerror,
             )
+
+    def sync(self) -> None:
+        """One fsync of this process's journal, and of the files it captured since the last: all of it survives power
+        loss.
+
+        Raises :class:`OSError` when the disk cannot say so."""
+        with self.journal.lock:
+            captured, self.captured = self.captured, []
+        try:
+            for each in captured:
+                self._sync_file(each)
+            self.journal.sync()
+        except OSError:
+            self.captured += captured
+            raise
+
+    def remember_capture(self, end: int, incoming: str, place: str) -> None:
+        """A file was captured: ``sync`` stands for its bytes too, until a checkpoint does."""
+        with self.journal.lock:
+            self.captured = [each for each in self.captured if each[0] > self.journal.covered]
+            self.captured.append((end, incoming, place))
+
+    def _sync_file(self, captured: tuple[int, str, str]) -> None:
+        for path in captured[1:]:  # captured, or placed by the agent meanwhile; a replaced file needs no fsync
+            try:
+                fd = REAL_DISK.open(path, READ, self.at)
+            except FileNotFoundError:
+                continue
+            try:
+                REAL_DISK.fsync(fd)
+            finally:
+                REAL_DISK.close(fd)
+            sync_folder(REAL_DISK, path.rpartition("/")[0], self.at)
+            return
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

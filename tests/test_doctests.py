@@ -31,16 +31,7 @@ def test_there_are_examples() -> None:
     assert set(MODULES) >= NEED_AN_AGENT | {"dreamlake.wire.names", "dreamlake.wire.jsons", "dreamlake.parameters"}
 
 
-FAULTS = {"dreamlake.parameters": "fault: unflatten_dict gives its keys in another order than its example says"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=FAULTS[name])) if name in FAULTS else name
-        for name in MODULES
-    ],
-)
+@pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_run(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,11 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     ready()
     try:
         for path in registry.paths():
-            found = os.stat(path)
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                logger.warning("cannot look at %s: %s", path, error)
+                continue
             loop.take(events.Remembered((found.st_dev, found.st_ino), path))
         _serve(loop, hub, status, stops)
     except Exception:

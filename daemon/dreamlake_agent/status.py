@@ -57,8 +57,8 @@ class Status:
         found = session.describe()
         state = directory.state if directory else None
         found["state"] = state.run_state if state else None
-        found["name"] = state.session["name"] if state and state.session else None
-        found["workspace"] = state.session["workspace"] if state and state.session else None
+        found["name"] = state.session.get("name") if state and state.session else None
+        found["workspace"] = state.session.get("workspace") if state and state.session else None
         running = [each for each in state.run.values() if each["state"] == "running"] if state else []
         found["ranks"] = sorted(each["rank"] for each in running if each["rank"] is not None)
         return found

@@ -95,6 +95,14 @@ def read_view(disk: Disk, at: int, path: str) -> dict[str, Any] | None:
     return found
 
 
+def _plain(value: Any, where: str, field: str, nonfinite: list[str]) -> Any:
+    """A value as JSON can hold it, or :class:`DamagedView`: an old view is somebody's file, and may hold anything."""
+    try:
+        return jsons.plain_value(value, field, nonfinite)
+    except (TypeError, RecursionError) as error:
+        raise DamagedView(f"{where} cannot be taken over ({error})") from None
+
+
 def _import(base: Baseline, log: str, row: Row) -> None:
     fold(base.state, log, row)
     base.imports.append((log, row))
@@ -105,7 +113,7 @@ def _import_session(disk: Disk, at: int, base: Baseline) -> None:
         return
     view = read_view(disk, at, SESSION_VIEW)
     if view is not None:
-        plain = jsons.plain_value(view, "session", [])
+        plain = _plain(view, SESSION_VIEW, "session", [])
         plain.pop("id", None)
         _import(base, SESSION_LOG, {"op": "import", "time": plain.get("updated_at"), "set": plain})
 
@@ -116,12 +124,13 @@ def _import_parameters(disk: Disk, at: int, base: Baseline) -> None:
     view = read_view(disk, at, PARAMETERS_VIEW)
     if view is None or not isinstance(view.get("data"), dict):
         return
-    nonfinite: list[str] = [str(each) for each in view.get("nonfinite") or ()]
+    listed, version = view.get("nonfinite"), view.get("version")
+    nonfinite = [str(each) for each in listed] if isinstance(listed, list) else []
     row: Row = {
         "op": "import",
         "time": view.get("updatedAt"),
-        "version": view.get("version"),
-        "set": {key: jsons.plain_value(value, key, nonfinite) for key, value in view["data"].items()},
+        "version": version if isinstance(version, int) else 0,
+        "set": {key: _plain(value, PARAMETERS_VIEW, key, nonfinite) for key, value in view["data"].items()},
     }
     if nonfinite:
         row["nonfinite"] = nonfinite
@@ -129,16 +138,17 @@ def _import_parameters(disk: Disk, at: int, base: Baseline) -> None:
 
 
 def _import_files(disk: Disk, at: int, base: Baseline) -> None:
-    if base.state.files:
-        return
     try:
         view = read_view(disk, at, FILES_VIEW)
     except DamagedView as damage:
         base.warnings.append(str(damage))
         return
-    for record in (view or {}).get("files") or ():
-        plain = jsons.plain_value(record, "record", [])
+    listed = (view or {}).get("files")
+    for record in listed if isinstance(listed, list) else ():
         try:
+            plain = _plain(record, FILES_VIEW, "record", [])
+            if str(plain["id"]) in base.state.files:
+                continue  # taken over before the last owner died in the middle of this
             file_place(plain["path"], plain["filename"])
             row = {"op": "import", "time": plain.get("uploadedAt"), "record": {**plain, "id": str(plain["id"])}}
         except (ValueError, TypeError, KeyError) as error:
@@ -163,7 +173,10 @@ def _import_track(disk: Disk, at: int, base: Baseline, name: str) -> None:
             "trackId": str(found.get("trackId") or track_id(base.state.origin, name)),
         }
         if given:
-            row["set"] = jsons.plain_value(given, "track", [])
+            try:
+                row["set"] = _plain(given, track_view(name), "track", [])
+            except DamagedView as damage:
+                base.warnings.append(str(damage))
         _import(base, TRACKS_LOG, row)
     base.state.tracks[name].tail = tail
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import jsons
+from dreamlake.wire.apply import LINE_BYTES_MAX
 from dreamlake.world.disk import READ, Disk
 
 _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
 _SEARCH_ABOVE_BYTES = 4 << 20
-# A line is one operation at most (OP_BYTES_MAX) and what we add to it.
-LINE_BYTES_MAX = 9 << 20
 
 
 @dataclass
@@ -139,7 +138,9 @@ class Lines:
                 data = self.disk.pread(fd, step, start) + data
         finally:
             self.disk.close(fd)
-        whole = data.split(b"\n")[:-1]
+        *whole, rest = data.split(b"\n")
+        if rest and self.size is None and end == size:
+            whole.append(rest)  # a row that lacks only its newline; anything else is passed over below
         if start > 0:
             whole = whole[1:]
         return [row for line in whole if (row := self._row(line)) is not None][-count:]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import jsons, ops
-from dreamlake.wire.names import DREAMLAKE, file_place, track_folder
+from dreamlake.wire.names import file_place, track_folder
 from dreamlake.wire.ops import Impossible, Op
 from dreamlake.wire.state import (
     FILES_LOG,
@@ -30,6 +30,9 @@ from dreamlake.wire.state import (
     track_view,
 )
 from dreamlake.wire.times import time_text
+
+# A line of a log, its newline included: what a reader takes for one at most (an operation, and what is added to it).
+LINE_BYTES_MAX = 9 << 20
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 _INCOMING = re.compile(r"[0-9a-f]{32}-[0-9A-Za-z_-]{1,64}\Z")
@@ -71,6 +74,9 @@ def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: s
             _APPLY[ops.check(op)[0]](state, author, op, out)
         except Impossible as reason:
             out.refused[position] = str(reason)
+        except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+            # Well framed and not foreseen: one refused operation, not an agent that dies of it at every start.
+            out.refused[position] = f"operation of the wrong shape ({type(error).__name__}: {error})"
 
 
 def _member(state: State, author: str) -> None:
@@ -96,17 +102,20 @@ def _open_for_change(state: State, author: str) -> None:
 
 
 def _fields(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        found = jsons.loads(data)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    if not jsons.is_object(data):
         raise Impossible(f"{what} is not a JSON object")
+    found = jsons.loads(data)
+    assert isinstance(found, dict)
     return found
 
 
 def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
-    line = jsons.encode(row) + b"\n"
+    try:
+        line = jsons.encode(row) + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Impossible(f"a row that JSON cannot hold: {error}") from None
+    if len(line) > LINE_BYTES_MAX:
+        raise Impossible(f"a row of {len(line)} bytes, over the limit of {LINE_BYTES_MAX}")
     fold(state, log, row)
     out.add(log, line)
     out.stale.add(view)
@@ -115,7 +124,7 @@ def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
 def _nonfinite(listed: Any) -> bytes:
     if not listed:
         return b""
-    if not all(isinstance(each, str) for each in listed):
+    if not isinstance(listed, (tuple, list)) or not all(isinstance(each, str) for each in listed):
         raise Impossible("nonfinite is not a list of field names")
     return b',"nonfinite":' + jsons.dumps(listed)
 
@@ -205,6 +214,8 @@ def _log(state: State, author: str, op: Op, out: Applied) -> None:
         b"" if metadata is None else b',"metadata":' + metadata,
         _nonfinite(nonfinite),
     )
+    if len(line) > LINE_BYTES_MAX:
+        raise Impossible(f"a log line of {len(line)} bytes, over the limit of {LINE_BYTES_MAX}")
     out.add(LOGS_LOG, line)
     tail.next += 1
     tail.rows += 1
@@ -232,8 +243,6 @@ def _describe(state: State, out: Applied, author: str, name: str, time: int, giv
         track_folder(name)
     except ValueError as reason:
         raise Impossible(str(reason)) from None
-    if name.split("/")[0] == DREAMLAKE:
-        raise Impossible("a track may not be named after Dreamlake's own folder")
     row: Row = {"time": time_text(time), "client": author, "track": name}
     if name not in state.tracks:
         row["trackId"] = track_id(state.origin, name)
@@ -302,12 +311,12 @@ def _file(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, data, incoming = op
     _open_for_change(state, author)
     record = _fields(data, "the record of a file")
-    if not _ID.match(str(record.get("id", ""))) or record["id"] in state.files:
+    if not isinstance(record.get("id"), str) or not _ID.match(record["id"]) or record["id"] in state.files:
         raise Impossible("a file needs an id of its own")
     if not _INCOMING.match(incoming):
         raise Impossible("a captured file has another name")
     try:
-        place = file_place(record.get("path", ""), record.get("filename", ""))
+        place = file_place(record.get("path"), record.get("filename"))  # type: ignore[arg-type]  # checked there
     except (ValueError, TypeError) as reason:
         raise Impossible(str(reason)) from None
     if place in state.folders:

@@ -19,6 +19,9 @@ import orjson
 
 DEPTH_MAX = 64
 
+# orjson would leave out the fields of a dataclass whose name begins with "_".
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
+
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -35,7 +38,7 @@ def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, l
     (b'{"value":"NaN","epoch":1}', ['value'])
     """
     try:
-        data = orjson.dumps(fields)
+        data = orjson.dumps(fields, option=_OPTIONS)
     except (TypeError, RecursionError):
         return _encode_slowly(fields, what)
     # orjson writes NaN as null. The word alone does not say so; the slow way does.
@@ -154,8 +157,8 @@ def is_object(data: bytes) -> bool:
         if not _LONG_NUMBER.search(data):  # an integer that orjson takes for infinite is one all the same
             return False
         try:
-            json.loads(data, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
+            encode(json.loads(data, parse_constant=_no_constant))
+        except (ValueError, TypeError, RecursionError):
             return False
     return data[:1] == b"{" and b"\n" not in data
 
@@ -172,22 +175,25 @@ def restore(data: dict[str, Any], nonfinite: list[str] | None) -> dict[str, Any]
 
 
 def _restore_one(holder: Any, field: str) -> None:
+    """Walk one path, as the writer made it; a key may itself hold dots."""
     if isinstance(holder, dict):
         if field in holder:
-            holder[field] = _NONFINITE.get(holder[field], holder[field])
+            holder[field] = _restored(holder[field])
             return
         for key in holder:
             if field.startswith(f"{key}."):
-                inner = holder[key]
-                rest = field[len(key) + 1 :]
-                if isinstance(inner, list) and rest.isdigit() and int(rest) < len(inner):
-                    inner[int(rest)] = _NONFINITE.get(inner[int(rest)], inner[int(rest)])
-                else:
-                    _restore_one(inner, rest)
+                _restore_one(holder[key], field[len(key) + 1 :])
     elif isinstance(holder, list):
         head, _, rest = field.partition(".")
         if head.isdigit() and int(head) < len(holder):
-            _restore_one(holder[int(head)], rest)
+            if rest:
+                _restore_one(holder[int(head)], rest)
+            else:
+                holder[int(head)] = _restored(holder[int(head)])
+
+
+def _restored(value: Any) -> Any:
+    return _NONFINITE.get(value, value) if isinstance(value, str) else value
 
 
 def pretty(plain: Any) -> bytes:

@@ -14,7 +14,7 @@ VERSION = 1
 HEAD_BYTES_MAX = 1 << 20
 
 # client → agent
-HELLO = "hello"  # client, {path, dev, ino, by, forked}
+HELLO = "hello"  # client, {path, dev, ino, by}
 DATA = "data"  # client, start, running before, running after · bytes
 HAVE = "have"  # client, end, calls lost so far
 FLUSH = "flush"  # client, number, end, durable, hashed
@@ -85,6 +85,7 @@ def decode_from_client(frames: list[bytes]) -> tuple[Message, bytes]:
         if not (
             isinstance(who, dict)
             and isinstance(who.get("path"), str)
+            and "\0" not in who["path"]
             and isinstance(who.get("dev"), int)
             and isinstance(who.get("ino"), int)
         ):

@@ -88,8 +88,8 @@ def track_folder(name: str) -> str:
         raise ValueError(f"track name {name!r} is an absolute path: give a name without the leading '/'")
     for part in name.split("/"):
         _check_component("track name", name, part)
-        if part in _OWN_TRACK_FILES:
-            raise ValueError(f"track name {name!r} contains {part!r}, a file of Dreamlake's own: choose another name")
+        if part in _OWN_TRACK_FILES or part == DREAMLAKE:
+            raise ValueError(f"track name {name!r} contains {part!r}, a name of Dreamlake's own: choose another name")
     if len(name.encode()) > NAME_BYTES_MAX:
         raise ValueError(f"track name {name[:40]!r}… is longer than {NAME_BYTES_MAX} bytes: shorten it")
     return name

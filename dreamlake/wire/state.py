@@ -185,9 +185,16 @@ def _fold_parameters(state: State, row: Row) -> None:
         state.parameters = {}
     given = row["set"]
     state.parameters.update(given)
-    state.parameters_nonfinite.difference_update(given)
+    state.parameters_nonfinite = {
+        name for name in state.parameters_nonfinite if not any(_is_of(name, key) for key in given)
+    }
     state.parameters_nonfinite.update(row.get("nonfinite") or ())
     state.parameters_updated = row["time"]
+
+
+def _is_of(field: str, key: str) -> bool:
+    """Whether a listed field (``lr``, or ``lr.0`` inside a list) belongs to the parameter ``key``."""
+    return field == key or (field.startswith(key) and field[len(key) : len(key) + 1] == ".")
 
 
 def _fold_track(state: State, row: Row) -> None:

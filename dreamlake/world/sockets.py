@@ -48,6 +48,8 @@ class ZmqLines:
         for fd in (self._wake_in, self._wake_out):
             os.set_blocking(fd, False)
         self._poller.register(self._wake_in, zmq.POLLIN)
+        self._doze = select.poll()
+        self._doze.register(self._wake_in, select.POLLIN)
 
     def connect(self, endpoint: str) -> ZmqLine:
         dealer = self._context.socket(zmq.DEALER)
@@ -75,7 +77,7 @@ class ZmqLines:
 
     def doze(self, seconds: float) -> None:
         """Until ``wake`` was called or the time is over, whatever comes on the lines."""
-        if select.select([self._wake_in], [], [], seconds)[0]:
+        if self._doze.poll(max(0, int(seconds * 1000))):
             self._drain()
 
     def wake(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from dreamlake.wire.state import SESSION_LOG, State, fold
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.core.session import Session
@@ -38,7 +36,6 @@ def test_the_ranks_that_run_are_listed() -> None:
     assert (found["name"], found["workspace"], found["state"], found["ranks"]) == ("run", "project", "running", [0, 1])
 
 
-@pytest.mark.xfail(strict=True, reason="fault: KeyError, so `dreamlake agent status` kills the agent")
 def test_a_session_whose_imported_view_says_no_name_is_described() -> None:
     state = State("0" * 32)
     fold(state, SESSION_LOG, {"op": "import", "time": None, "set": {"description": "by hand"}})

@@ -196,7 +196,6 @@ ODD: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-@pytest.mark.xfail(strict=True, reason="fault: a TypeError or ValueError that kills the agent at each opening")
 def test_whatever_a_view_holds_it_is_taken_left_out_or_said_to_be_damaged(name: str, put: Any, at: int) -> None:
     path, content = ODD[name]
     put(path, content)
@@ -206,7 +205,6 @@ def test_whatever_a_view_holds_it_is_taken_left_out_or_said_to_be_damaged(name: 
         assert path in str(damage)  # noqa: PT017
 
 
-@pytest.mark.xfail(strict=True, reason="fault: an owner that dies between two imports loses the records after it")
 def test_an_import_of_files_that_was_cut_off_goes_on(put: Any, at: int, tmp_path: Path) -> None:
     records = [{"id": file_id, "path": "/", "filename": f"{file_id}.pth"} for file_id in ("1", "2", "3")]
     put("session.json", OLD)

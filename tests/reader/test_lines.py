@@ -112,7 +112,6 @@ def test_the_last_rows_are_found_from_behind(count: int, end: bytes, write: Any)
     assert numbers(lines.last(count)) == list(range(40))[-count:]
 
 
-@pytest.mark.xfail(strict=True, reason="fault: a row that lacks only its newline is in rows() and not in last()")
 def test_the_last_row_may_lack_its_newline(write: Any) -> None:
     lines = write(row(0) + row(1)[:-1])
     assert numbers(lines.last()) == numbers(lines.rows())[-1:]

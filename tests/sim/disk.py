@@ -33,9 +33,7 @@ NAME_BYTES_MAX = 255
 TRACE_LINES = 4096  # kept to be read; the digest covers all
 USER = 0  # the pid of the person at the keyboard, whom no fault and no hook touches
 
-_MAY_FAIL = frozenset(
-    {"open", "folder", "pread", "write", "truncate", "stat", "rename", "unlink", "mkdirs", "listdir"}
-)
+_MAY_FAIL = frozenset({"open", "folder", "pread", "write", "truncate", "stat", "rename", "unlink", "mkdirs", "listdir"})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -292,9 +290,7 @@ def _operation(work: Callable[Concatenate[SimProcess, P], R]) -> Callable[Concat
                 disk.kill(self.pid)
             raise
         finally:
-            disk._note(
-                f"{self.pid} {name}({', '.join([_brief(each) for each in given])}) = {_brief(outcome)}"
-            )
+            disk._note(f"{self.pid} {name}({', '.join([_brief(each) for each in given])}) = {_brief(outcome)}")
 
     return call
 
@@ -382,9 +378,7 @@ class SimProcess:
         opened.inode.errors += failed
         if opened.errors != opened.inode.errors:  # each open file hears once of an error, whoever's fsync met it
             opened.errors = opened.inode.errors
-            _refuse(
-                self.disk.random.choice((errno.EIO, errno.EIO, errno.ENOSPC))
-            )  # NFS tells of no space here
+            _refuse(self.disk.random.choice((errno.EIO, errno.EIO, errno.ENOSPC)))  # NFS tells of no space here
 
     @_operation
     def fstat(self, fd: int) -> Stat:
@@ -457,11 +451,7 @@ class SimProcess:
         disk, (what, where, *_) = self.disk, (*given, None, None)
         hooks, disk.before, disk.after = (disk.before, disk.after), None, None
         with suppress(OSError):
-            if (
-                name == "write"
-                and isinstance(what, int)
-                and isinstance(where, bytes | bytearray | memoryview)
-            ):
+            if name == "write" and isinstance(what, int) and isinstance(where, bytes | bytearray | memoryview):
                 self.write(what, where[: disk.random.randint(0, len(where))])
             elif name == "mkdirs" and isinstance(what, str) and isinstance(where, int):
                 parts = what.split("/")

@@ -215,11 +215,7 @@ class SimNetwork:
     def _deliver(self, connection: _Connection, way: list[tuple[int, Frames]]) -> None:
         if self.faults.chaos:
             self.random.shuffle(way)
-        unread = (
-            connection.hub.arrived.get(connection.peer, ())
-            if way is connection.up
-            else connection.line.arrived
-        )
+        unread = connection.hub.arrived.get(connection.peer, ()) if way is connection.up else connection.line.arrived
         room = QUEUE_MESSAGES_MAX - len(unread)
         staying = []
         for due, frames in way:
@@ -235,9 +231,7 @@ class SimNetwork:
             connection.hub.arrived.setdefault(connection.peer, deque()).append(list(frames))
         else:
             connection.line.arrived.append(list(frames))
-        self._note(
-            f"{connection.peer.hex()} {'to hub' if way is connection.up else 'to line'} {_brief(frames)}"
-        )
+        self._note(f"{connection.peer.hex()} {'to hub' if way is connection.up else 'to line'} {_brief(frames)}")
 
     def _chance(self, rate: float) -> bool:
         return rate > 0 and self.random.random() < rate

@@ -200,9 +200,11 @@ class Client(Party):
     def leave(self) -> None:
         """``close()``: the end is written, then waited for."""
         if not self.leaving:
+            self.book.closed = None
             try:
                 self.journal.append((ops.CLOSE, self.world.wall_ns(), ops.FINISHED, None))
             except JournalFull:
+                self.book.closed = False
                 return
             self.leaving, self.book.closed = True, True
             self.flush(False)

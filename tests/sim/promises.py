@@ -46,8 +46,7 @@ class Book:
     client: bytes
     name: str
     calls: list[Call] = field(default_factory=list)
-    closed: bool = False  # its CLOSE is in the journal
-    doubtful: bool = False  # power loss may have taken the CLOSE
+    closed: bool | None = False  # its CLOSE is in the journal; None when that cannot be known
     end: str | None = None  # how the process ended: "left", "died"
 
     def returned(self, upto: int | None = None) -> Iterable[Call]:
@@ -57,7 +56,7 @@ class Book:
 def power_loss(books: Iterable[Book]) -> None:
     """Nobody is owed more than was durable."""
     for book in books:
-        book.doubtful = book.doubtful or book.closed
+        book.closed = None if book.closed else book.closed
         for call in book.calls:
             call.lost = call.lost or not call.durable
             if not call.pinned:
@@ -179,8 +178,7 @@ def check_ends(state: State, books: Iterable[Book]) -> None:
     for book in books:
         client = state.clients.get(book.client.hex())
         if client is not None and book.end is not None:
-            wanted = {"finished"} if book.closed else {"killed"}
-            wanted |= {"killed"} if book.doubtful else set()
+            wanted = {True: ["finished"], False: ["killed"], None: ["finished", "killed"]}[book.closed]
             _expect(client.state in wanted, f"client {book.name} is {client.state}, and should be {wanted}")
 
 

@@ -113,9 +113,7 @@ def test_an_unsynced_truncate_may_be_undone_and_its_bytes_come_back() -> None:
         process.truncate(fd, SECTOR_BYTES)
         write_all(process, fd, b"c" * SECTOR_BYTES)
 
-    found = {
-        data[SECTOR_BYTES:][:1] or None for data in after_power_loss(prepare, lambda d: d.read("/exp/log"))
-    }
+    found = {data[SECTOR_BYTES:][:1] or None for data in after_power_loss(prepare, lambda d: d.read("/exp/log"))}
     assert found == {b"b", b"c", b"\0", None}
 
 
@@ -342,9 +340,7 @@ def test_after_a_failed_fsync_the_next_one_succeeds_and_the_bytes_are_lost() -> 
             process.fsync(fd)
         process.disk.faults.fsync_error = 0.0
         process.fsync(fd)
-        assert process.pread(fd, 9999, 0) == b"x" * 4 * SECTOR_BYTES, (
-            "still to be seen: the page cache has it"
-        )
+        assert process.pread(fd, 9999, 0) == b"x" * 4 * SECTOR_BYTES, "still to be seen: the page cache has it"
         write_all(process, fd, b"later")
         process.fsync(fd)
 

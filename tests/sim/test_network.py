@@ -276,9 +276,7 @@ def test_what_arrives_is_the_receivers_own() -> None:
 
 
 def echo(seed: int) -> tuple[str, list[str]]:
-    faults = NetworkFaults(
-        drop=0.1, duplicate=0.1, delay=0.2, reset=0.05, connect_late=0.3, chaos=seed % 2 == 1
-    )
+    faults = NetworkFaults(drop=0.1, duplicate=0.1, delay=0.2, reset=0.05, connect_late=0.3, chaos=seed % 2 == 1)
     network = SimNetwork(Random(seed), faults)
     lines = [network.connect("ipc://a") for _ in range(4)]
     hub = network.listen("ipc://a")

@@ -50,18 +50,7 @@ def writes(process: SimProcess, client: bytes, *done: ops.Op) -> Journal:
     return journal
 
 
-@pytest.mark.parametrize(
-    "hashed",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True, reason="fault: a file whose checksum is known by the checkpoint is never fsynced"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("hashed", [False, True])
 def test_a_file_that_a_checkpoint_covers_survives_power_loss(hashed: bool) -> None:
     for seed in SEEDS:
         disk, process = begun(seed)
@@ -95,7 +84,6 @@ def test_rows_and_views_that_a_checkpoint_covers_survive_power_loss() -> None:
                 assert after.get(path) == data, f"seed {seed}: {path}"
 
 
-@pytest.mark.xfail(strict=True, reason="fault: sync_job leaves out the journals of commits that were replayed")
 def test_what_a_sync_says_is_durable_keeps_its_indexes_also_after_a_change_of_owner() -> None:
     """Two ranks, a commit, the agent dies; the next agent recovers and syncs; the power goes."""
     for seed in SEEDS:

@@ -13,7 +13,6 @@ from dreamlake.world.sockets import ZmqLines
 HIGH = 1500  # beyond FD_SETSIZE (1024), where select(2) ends
 
 
-@pytest.mark.xfail(strict=True, reason="fault: select takes no descriptor over 1023, so the link fails every second")
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= HIGH, reason="no room for a high descriptor")
 def test_the_link_dozes_also_where_more_than_a_thousand_files_are_open() -> None:
     lines = ZmqLines()

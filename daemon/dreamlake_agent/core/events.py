@@ -29,7 +29,7 @@ class Remembered:
 
 @dataclass(frozen=True)
 class JournalSeen:
-    """A journal stands in the directory; ``lives`` is whether its writer does, ``locked`` whether anybody has it open."""
+    """A journal stands in the directory; ``lives``: its writer does; ``locked``: somebody has it open."""
 
     client: bytes
     end: int

@@ -76,10 +76,12 @@ class Directory:
         self._pending = Applied()
         self._runs: list[Run] = []
         self._recent: list[Commit] = []  # since the last checkpoint began
-        self._unsynced: set[bytes] = set()
+        # Clients whose journals hold what was committed and may not be on the disk yet; after a recovery, any.
+        self._unsynced: set[bytes] = set(loaded.segments)
         self._commits = -1
         self._commits_bytes = self._commits_running = 0
         self._base_durable = False
+        self._placed: set[str] = set()  # files put in their place since the last checkpoint
         self.own: OwnJournal | None = None
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
         self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
@@ -132,7 +134,7 @@ class Directory:
             self._continue_commits(loaded)
             if self._distrusted:
                 self._rewrite()
-        files.place_new(self.disk, self.at, self.state)
+        self._place()
         self.views.check(self.state)
 
     def _begin(self, loaded: Loaded) -> None:
@@ -217,7 +219,13 @@ class Directory:
         self._recent.append(commit)
         self.seq += 1
         self._unsynced.update(run.client for run in runs)
-        return files.place_new(self.disk, self.at, self.state) if self.state.incoming else []
+        return self._place() if self.state.incoming else []
+
+    def _place(self) -> list[str]:
+        placed, missing = files.place_new(self.disk, self.at, self.state)
+        self.warnings += [f"{place}: the bytes that were captured for it are gone" for place in missing]
+        self._placed.update(files.place_of(self.state.files[file_id]) for file_id in placed)
+        return placed
 
     def _write_rows(self, out: Applied) -> None:
         for log, lines in out.rows.items():
@@ -270,7 +278,7 @@ class Directory:
     def is_locked(self, client: bytes) -> bool:
         """Whether somebody still has the client's journal open: its writer, or a child of it."""
         segments = self.segments.get(client)
-        return bool(segments) and not self._is_free(segments[-1].path)
+        return segments is not None and not self._is_free(segments[-1].path)
 
     def _is_free(self, path: str) -> bool:
         try:
@@ -348,6 +356,7 @@ class Directory:
         disk, at = self.disk, self.at
         wanted, self._unsynced = self._unsynced - self._distrusted, set()
         base_durable, self._base_durable = self._base_durable, True
+        placed = sorted(self._placed)
 
         def job() -> None:
             names = disk.listdir(JOURNALS, at)
@@ -358,6 +367,8 @@ class Directory:
                 for name in mine:
                     _fsync(disk, f"{JOURNALS}/{name}", at)
             sync_folder(disk, JOURNALS, at)
+            for path in placed:
+                _fsync(disk, path, at, missing_ok=True)
             _fsync(disk, COMMITS, at)
             if not base_durable:
                 for path in (CHECKPOINT, ORIGIN, *HISTORIES):
@@ -380,14 +391,14 @@ class Directory:
         sync = self.sync_job()
         logs, self.rows.dirty = self.rows.dirty, set()
         views, self.views.dirty = self.views.dirty, set()
-        placed = [path for _id, path in files.unhashed(self.state)]
+        placed, self._placed = self._placed, set()
         data = encode_checkpoint(checkpoint)
         disk, at = self.disk, self.at
 
         def job() -> None:
             sync()
             folders = {"."}
-            for path in (*sorted(logs), *sorted(views), *placed):
+            for path in (*sorted(logs), *sorted(views), *sorted(placed)):
                 _fsync(disk, path, at, missing_ok=True)
                 while path:
                     path = path.rpartition("/")[0]

@@ -13,42 +13,54 @@ from dreamlake.world.disk import Disk
 INCOMING = ".dreamlake/incoming"
 
 
-def place_new(disk: Disk, at: int, state: State) -> list[str]:
-    """Put every captured file whose operation is committed in its place; returns the ids of those that are there now.
+def place_of(record: dict[str, object]) -> str:
+    """Where a file stands, below the session directory."""
+    return f"files/{file_place(str(record['path']), str(record['filename']))}"
+
+
+def place_new(disk: Disk, at: int, state: State) -> tuple[list[str], list[str]]:
+    """Put every captured file whose operation is committed in its place; returns the ids of those that are there now,
+    and the places of those whose bytes are nowhere.
 
     Raises :class:`OSError` when a file is there to be moved and cannot be.
     """
     placed: list[str] = []
+    missing: list[str] = []
     for file_id, incoming in list(state.incoming.items()):
-        record = state.files[file_id]
-        place = f"files/{file_place(record['path'], record['filename'])}"
+        place = place_of(state.files[file_id])
         try:
             disk.mkdirs(place.rpartition("/")[0], at)
             disk.rename(f"{INCOMING}/{incoming}", place, at)
+            placed.append(file_id)
         except FileNotFoundError:
-            pass  # in its place already, since before a recovery
+            if _is_there(disk, at, place):
+                placed.append(file_id)  # in its place already, since before a recovery
+            else:
+                missing.append(place)
         del state.incoming[file_id]
-        placed.append(file_id)
-    return placed
+    return placed, missing
 
 
-def forget_replaced(disk: Disk, at: int, state: State, *, alone: bool) -> None:
-    """Drop captured files that nothing will ask for again: of versions that were replaced before they were placed, and,
-    when no client lives (``alone``), of calls that never returned."""
+def _is_there(disk: Disk, at: int, place: str) -> bool:
+    try:
+        return disk.stat(place, at).is_file
+    except FileNotFoundError:
+        return False
+
+
+def forget_captures(disk: Disk, at: int, state: State, client: bytes) -> None:
+    """Drop what a client captured and nothing will ask for again: versions replaced before they were placed, and
+    uploads that never returned. Only once its journal is wholly applied and gone."""
     wanted = set(state.incoming.values())
     for name in disk.listdir(INCOMING, at):
-        if name in wanted:
-            continue
-        client = name.partition("-")[0]
-        author = state.clients.get(client)
-        if alone or (author is not None and author.state != "running"):
+        if name.startswith(client.hex()) and name not in wanted:
             disk.unlink(f"{INCOMING}/{name}", at)
 
 
 def unhashed(state: State) -> list[tuple[str, str]]:
     """(id, path) of the placed files whose checksum is not known yet."""
     return [
-        (file_id, f"files/{file_place(record['path'], record['filename'])}")
+        (file_id, place_of(record))
         for file_id, record in state.files.items()
         if record.get("checksum") is None and record.get("deletedAt") is None
     ]
