@@ -48,7 +48,8 @@ class Journal:
         self._segments: list[tuple[int, int, int, int]] = []
         self._number = 0
         self._room = 0
-        # ends of records every MARK_BYTES, from the last covered one on, and the running checksum at each
+        # ends of records, every MARK_BYTES and where segments begin, from the last covered one on; the running checksum
+        # at each of them
         self._marks: list[int] = [0]
         self._mark_running: list[int] = [self.running]
         self._next_mark = MARK_BYTES
@@ -170,6 +171,9 @@ class Journal:
             raise JournalFull(error.errno, error.strerror) from error
         self._segments.append((self.end, self._number, len(header), fd))
         self._number += 1
+        if self.end > self._marks[-1]:
+            self._mark_running.append(self.running)
+            self._marks.append(self.end)
         self._fd = fd
         self._room = SEGMENT_BYTES
 
@@ -227,6 +231,8 @@ class Journal:
                     raise OSError("the journal is shorter than what was written to it")
                 chunks.append(chunk)
                 position += len(chunk)
+        if position < end:
+            raise OSError("the journal no longer holds what was asked for")
         return b"".join(chunks)
 
     def cover(self, position: int) -> None:
