@@ -117,6 +117,12 @@ def memory_peak(pid: int) -> int:
         return memory(pid)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
 def wait_until(true: Any, seconds: float, every: float = 0.002) -> float:
     """Seconds until ``true()`` gave something true."""
     began = time.monotonic()

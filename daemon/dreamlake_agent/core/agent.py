@@ -378,6 +378,7 @@ class Agent:
 
     def _forget(self, session: Session, client: Client) -> None:
         session.clients.pop(client.id, None)
+        session.flushes = [flush for flush in session.flushes if flush.client != client.id]
         self._homes.pop(client.id, None)
 
     # ── flushes, views, durability ──────────────────────────────────────────────────────────────────────────────────

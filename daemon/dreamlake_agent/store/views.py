@@ -22,6 +22,7 @@ from dreamlake.wire.state import (
     SESSION_VIEW,
     State,
     fold,
+    track_view,
     view,
 )
 from dreamlake.world.disk import Disk, read_file, replace_file
@@ -108,6 +109,17 @@ class Views:
                 aside = self._cuts.keep(path, data)
                 self._disk.unlink(path, self._at)
                 self.warnings.append(f"{path} shows what no history says; it is kept in {aside}")
+        # A track's view that is not the one the checkpoint stands for: written since, and the power may have gone then.
+        for name in state.tracks:
+            path = track_view(name)
+            if self._crc(path) != self.known.get(path):
+                self.stale.add(path)
+
+    def _crc(self, path: str) -> int | None:
+        try:
+            return zlib.crc32(read_file(self._disk, path, self._at, VIEW_BYTES_MAX))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def import_known(self, paths: list[str]) -> None:
         """A first owner takes the views that stand there as they are: their content is record 0 of the histories."""
