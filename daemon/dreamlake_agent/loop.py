@@ -309,8 +309,8 @@ class Loop:
             self._letting_go.discard(key)
             directory.close()
             return
-        if isinstance(event, on.Broke) and directory is not None and _is_gone(directory):
-            event = on.Vanished(key)
+        if isinstance(event, on.Broke) and directory is not None:
+            event = self._after_a_failed_fsync(directory, event)
         if isinstance(event, _Covered):
             covered = {client: position for client, (position, _) in event.checkpoint.clients.items()}
 
@@ -321,6 +321,15 @@ class Loop:
             event = self._in_directory(key, act)
         if event is not None:
             self.take(event)
+
+    def _after_a_failed_fsync(self, directory: Directory, event: on.Broke) -> on.Event:
+        if _is_gone(directory):
+            return on.Vanished(event.key)
+        try:
+            directory.distrust()
+        except OSError:
+            pass  # this agent remembers it all the same
+        return event
 
     def _drop_journal(self, effect: do.DropJournal) -> on.Event | None:
         def act(directory: Directory) -> on.Event | None:

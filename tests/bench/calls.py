@@ -39,7 +39,7 @@ def paced(place: Place, report: Report, quick: bool) -> None:
         appends, writes = best["append"], best["write"]
         mean, bare = sum(appends) / len(appends) / 1e3, sum(writes) / len(writes) / 1e3
         note = f"best of {repeats}"
-        # The target is for calls with nothing between them but waiting; a process that sleeps comes back to cold caches.
+        # The target is for calls that nothing but waiting parts; a process that sleeps comes back to cold caches.
         target, later = (10.0, "≤ 5 µs") if between == "spin" else (None, "")
         report.add("append, mean", mean, "µs", target, later=later, note=f"bare os.write {bare:.2f} µs, {note}")
         report.add("append / bare os.write, mean", mean / bare, "x")

@@ -32,7 +32,7 @@ from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world.disk import READ, READ_APPEND, Disk, read_file, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
-from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release
+from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import MAIN_VIEWS, Views
 
@@ -109,7 +109,8 @@ class Directory:
             if (found.dev, found.ino) != key:
                 raise Unseen(f"{path} is another directory here than it is for the client")
             owner = acquire(disk, at, who)
-            directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=distrust)
+            owner.distrust = owner.distrust or distrust
+            directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=owner.distrust)
             directory._who = who
             directory._recover()
             return directory
@@ -132,7 +133,7 @@ class Directory:
             self.warnings += [each for each in loaded.warnings if each not in self.warnings]
             self.seq = loaded.seq
             self._continue_commits(loaded)
-            if self._distrusted:
+            if self.owner.distrust:
                 self._rewrite()
         self._place()
         self.views.check(self.state)
@@ -161,6 +162,13 @@ class Directory:
         job()
         self.checkpointed(checkpoint)
         self._new_commits([], durable=True)
+        self.owner.distrust = False
+        write_record(self.disk, self.owner, self._who)
+
+    def distrust(self) -> None:
+        """An fsync has failed: whoever owns the directory next must write again what it stood for."""
+        self.owner.distrust = True
+        write_record(self.disk, self.owner, self._who)
 
     def _continue_commits(self, loaded: Loaded) -> None:
         log = loaded.commit_log

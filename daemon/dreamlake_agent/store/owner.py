@@ -27,10 +27,15 @@ class OwnedElsewhere(Exception):
 
 @dataclass
 class Owner:
-    """A directory that is ours until the descriptor is closed."""
+    """A directory that is ours until the descriptor is closed.
+
+    ``distrust``: an fsync failed here, and no checkpoint has been written since. It is in the record, because the next
+    owner must know: the kernel tells of a failed fsync once, and whoever asks again is told that all is well.
+    """
 
     fd: int
     epoch: int
+    distrust: bool = False
 
 
 def acquire(disk: Disk, at: int, who: dict[str, Any]) -> Owner:
@@ -49,20 +54,30 @@ def acquire(disk: Disk, at: int, who: dict[str, Any]) -> Owner:
             if not same:
                 disk.close(fd)
                 continue
-            epoch = int((read_record(disk, at) or {}).get("epoch", 0)) + 1
-            disk.truncate(fd, 0)
-            write_all(disk, fd, json.dumps({**who, "epoch": epoch}).encode() + b"\n")
-            return Owner(fd, epoch)
+            before = read_record(disk, at) or {}
+            owner = Owner(fd, int(before.get("epoch", 0)) + 1, bool(before.get("distrust")))
+            write_record(disk, owner, who)
+            return owner
         except BaseException:
             disk.close(fd)
             raise
 
 
+def write_record(disk: Disk, owner: Owner, who: dict[str, Any], *, released: bool = False) -> None:
+    """Say in the directory who owns it."""
+    record = {**who, "epoch": owner.epoch}
+    if owner.distrust:
+        record["distrust"] = True
+    if released:
+        record["released"] = True
+    disk.truncate(owner.fd, 0)
+    write_all(disk, owner.fd, json.dumps(record).encode() + b"\n")
+
+
 def release(disk: Disk, owner: Owner, who: dict[str, Any]) -> None:
     """Let the directory go: the record says so, then the lock is free."""
     try:
-        disk.truncate(owner.fd, 0)
-        write_all(disk, owner.fd, json.dumps({**who, "epoch": owner.epoch, "released": True}).encode() + b"\n")
+        write_record(disk, owner, who, released=True)
     except OSError:
         pass  # a full disk; a reader then asks whether our process lives
     finally:
