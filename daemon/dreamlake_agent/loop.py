@@ -99,6 +99,8 @@ class Loop:
         # directories let go while a worker still uses them: closed when it is done
         self._working: dict[on.Key, Directory] = {}
         self._letting_go: set[on.Key] = set()
+        # directories that failed, until the core lets them go
+        self._broken: set[on.Key] = set()
 
     def turn(self) -> bool:
         """Hear what has come, decide, do; True when there may be more to hear at once."""
@@ -144,11 +146,13 @@ class Loop:
     def _in_directory(self, key: on.Key, act: Callable[[Directory], on.Event | None]) -> on.Event | None:
         """Do something to a directory that is open; what its disk says against it is an event."""
         directory = self.directories.get(key)
-        if directory is None:
+        if directory is None or key in self._broken:
             return None
         try:
             answer = on.Vanished(key) if directory.is_gone() else act(directory)
         except OSError as error:
+            # From here on what is in memory does not follow from the disk: nothing more is done to it but to let it go.
+            self._broken.add(key)
             if _is_gone(directory):
                 return on.Vanished(key)
             return on.Broke(key, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
@@ -352,6 +356,7 @@ class Loop:
 
     def _release(self, effect: do.Release) -> None:
         directory = self.directories.pop(effect.key, None)
+        self._broken.discard(effect.key)
         if directory is None:
             return
         path = self._paths.pop(effect.key)

@@ -191,7 +191,8 @@ class Directory:
             data += record
         replace_file(self.disk, COMMITS, data, self.at, durable=durable)
         if self._commits >= 0:
-            self.disk.close(self._commits)
+            before, self._commits = self._commits, -1
+            self.disk.close(before)
         self._commits = self.disk.open(COMMITS, READ_APPEND, self.at)
         self._commits_bytes, self._commits_running = len(data), running
 
