@@ -36,6 +36,11 @@ KEPT_SEEDS = {
     0: "a client still in close() was told that its directory was removed",
     191: "rows older than the first durable checkpoint were taken for a baseline, and applied again",
     251: "an fsync failed for one process, and another was told that all is well",
+    465: "a flush of a client that had gone kept its directory open for ever",
+    1421: "an fsync failed for one agent, and the next agent believed the page cache",
+    4191: "a second commit behind one that failed had nothing to write, and was taken for it: acked, and not committed",
+    4305: "the same",
+    6303: "the same",
 }
 
 

@@ -92,6 +92,8 @@ class Agent:
         if session.phase == LIVE and is_new:
             session.held.add(client_id)
             yield do.Scan(key)
+        elif session.phase == LIVE and session.uncommitted:
+            session.held.add(client_id)
         elif session.phase == LIVE and client_id not in session.held:
             yield self._welcome(session, client)
         elif session.phase == STALLED and session.trouble:
@@ -113,8 +115,13 @@ class Agent:
         found = (client.applied, client.running, client.covered, self._credit(), session.origin, self.incarnation)
         return do.Send(client.peer, (messages.WELCOME, client.id, *found))
 
-    def _ack(self, client: Client) -> Effects:
+    def _ack(self, session: Session, client: Client) -> Effects:
+        """Say how far the client's stream is committed. What is applied and not yet committed is nobody's business: the
+        ack is owed then, and follows the commit."""
         if client.peer is None:
+            return
+        if session.uncommitted:
+            client.owed_ack = True
             return
         placed, refusals = client.placed, client.refusals
         client.placed, client.refusals, client.owed_ack = {}, [], False
@@ -125,19 +132,19 @@ class Agent:
         verdict = window.judge(client.applied, start, start + len(event.body))
         if verdict != window.CONTINUES or client.id in session.following:
             # A duplicate, an overlap or a gap: the sender hears where we are and goes on from there.
-            yield from self._ack(client)
+            yield from self._ack(session, client)
         elif before != client.running:
             reason = "the journal does not continue what was applied before under the same client id"
             yield do.Note("error", f"{session.path}: {client.id.hex()}: {reason}")
             yield do.Send(event.peer, (messages.TROUBLE, client.id, reason))
         elif codec.run_on(event.body, before) != after or not event.body:
-            yield from self._ack(client)
+            yield from self._ack(session, client)
         else:
             yield do.Apply(session.key, client.id, event.body, after)
 
     def _have(self, session: Session, client: Client, event: on.Heard, end: int, lost: int) -> Effects:
         client.seen_end = max(client.seen_end, end)
-        yield from self._ack(client)
+        yield from self._ack(session, client)
 
     def _count_lost(self, session: Session, client: Client, lost: int) -> None:
         """What a journal could not take is counted, also while the directory is in trouble: that is when it happens."""
@@ -223,7 +230,7 @@ class Agent:
 
     def _welcome_held(self, session: Session) -> Effects:
         """Welcome those who wait, once every dead client's journal is applied and its end is written."""
-        if any(
+        if session.uncommitted or any(
             not client.lives and (not client.drained or client.state == ops.RUNNING)
             for client in session.clients.values()
         ):
@@ -318,7 +325,7 @@ class Agent:
         yield from self._start_hashing(session, event.unhashed)
         for client in session.clients.values():
             if client.peer is not None and client.owed_ack:
-                yield from self._ack(client)
+                yield from self._ack(session, client)
             elif client.peer is None:
                 client.placed, client.refusals = {}, []
         if session.phase == RECOVERING:
@@ -326,6 +333,7 @@ class Agent:
             return
         for client_id in sorted(session.following):
             yield do.Follow(session.key, client_id)
+        yield from self._welcome_held(session)
         yield from self._settle_flushes(session)
 
     def _exhausted(self, session: Session, event: on.Exhausted) -> Effects:
@@ -433,7 +441,7 @@ class Agent:
             client = session.clients.get(client_id)
             if client is not None and position > client.covered:
                 client.covered = position
-                yield from self._ack(client)
+                yield from self._ack(session, client)
         yield from self._settle_flushes(session)
         # A directory that nobody has open is looked at at once: dead journals go, and then the directory.
         if not session.stopping:

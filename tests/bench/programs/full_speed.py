@@ -20,7 +20,9 @@ def main(folder: str, how: str, calls: int) -> None:
     session = Session("speed", "bench", local_path=folder).open()
     kept = session.track("loss")
     kept.append(value=0.25, step=0)
-    journal = session._writer.journal
+    writer = session._writer
+    assert writer is not None
+    journal = writer.journal
     before = journal.end
     kept.append(value=100_001 / 7, step=100_001)  # as long as most of those that follow
     data = os.urandom(journal.end - before)
