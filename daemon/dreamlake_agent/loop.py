@@ -259,9 +259,10 @@ class Loop:
 
     def _commit(self, effect: do.Commit) -> on.Event | None:
         def act(directory: Directory) -> on.Event:
+            runs = directory.pending
             placed = set(directory.commit())
             found = files.unhashed(directory.state) if placed else []
-            return on.Committed(effect.key, [each for each in found if each[0] in placed])
+            return on.Committed(effect.key, effect.upto, runs, [each for each in found if each[0] in placed])
 
         return self._in_directory(effect.key, act)
 

@@ -42,7 +42,7 @@ class Agent:
         if isinstance(event, on.Heard):
             return list(self._heard(event))
         if isinstance(event, on.Drained):
-            return [do.Commit(each.key) for each in self.sessions.values() if each.uncommitted]
+            return [self._commit(each) for each in self.sessions.values() if each.uncommitted]
         if isinstance(event, on.Tick):
             return list(self._tick())
         if isinstance(event, on.Remembered):
@@ -140,7 +140,7 @@ class Agent:
         elif codec.run_on(event.body, before) != after or not event.body:
             yield from self._ack(session, client)
         else:
-            yield do.Apply(session.key, client.id, event.body, after)
+            yield self._apply(session, client, event.body, after)
 
     def _have(self, session: Session, client: Client, event: on.Heard, end: int, lost: int) -> Effects:
         client.seen_end = max(client.seen_end, end)
@@ -185,7 +185,7 @@ class Agent:
         session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
         session.only_checkpoints, session.distrust = event.only_checkpoints, False
         session.commits = session.viewed = session.synced = session.covered = 0
-        session.uncommitted = False
+        session.committed_applies = session.applies
         session.working, session.checkpointing = None, False
         session.bytes_since_checkpoint = 0
         session.following.clear()
@@ -216,15 +216,15 @@ class Agent:
 
     def _recover_on(self, session: Session) -> Effects:
         if session.recovery:
-            yield do.Follow(session.key, session.recovery[0])
+            yield self._follow(session, session.recovery[0])
             return
         yield do.Settle(session.key)
         session.phase = LIVE
         session.retry_wait = 0.0
         for client_id in session.vanished:
-            yield do.Say(session.key, (ops.KILLED, self._wall, client_id))
+            yield self._say(session, (ops.KILLED, self._wall, client_id))
         if session.vanished:
-            yield do.Commit(session.key)
+            yield self._commit(session)
         session.held = {client.id for client in session.clients.values() if client.peer is not None}
         yield do.Scan(session.key)
 
@@ -240,6 +240,24 @@ class Agent:
             if client is not None and client.peer is not None:
                 yield self._welcome(session, client)
         session.held.clear()
+
+    # Each of these puts something into memory that only a commit puts on disk: from the moment it is asked for, nothing
+    # is acked, shown, synced or checkpointed before that commit.
+
+    def _follow(self, session: Session, client_id: bytes) -> Effect:
+        session.applies += 1
+        return do.Follow(session.key, client_id)
+
+    def _say(self, session: Session, op: tuple[Any, ...]) -> Effect:
+        session.applies += 1
+        return do.Say(session.key, op)
+
+    def _apply(self, session: Session, client: Client, data: bytes, running: int) -> Effect:
+        session.applies += 1
+        return do.Apply(session.key, client.id, data, running)
+
+    def _commit(self, session: Session) -> Effect:
+        return do.Commit(session.key, session.applies)
 
     def _take_journals(self, session: Session, journals: list[on.JournalSeen]) -> Effects:
         for journal in journals:
@@ -270,7 +288,7 @@ class Agent:
         session.retry_wait = min(most, session.retry_wait * 2 or first)
         session.retry_at = self._now + session.retry_wait
         session.flushes = []
-        session.uncommitted = False
+        session.committed_applies = session.applies
         if session.trouble != reason:
             session.trouble = self.last_error = reason
             yield do.Note("error", f"{session.path}: {reason}; trying again")
@@ -293,7 +311,6 @@ class Agent:
         del self.sessions[session.key]
 
     def _applied(self, session: Session, event: on.AppliedRun) -> Effects:
-        session.uncommitted = True
         if event.own:
             return
         client = session.client(event.client)
@@ -314,12 +331,13 @@ class Agent:
             self.last_error = f"{session.path}: refused: {reason}"
             yield do.Note("warning", self.last_error)
         if session.phase == RECOVERING or client.id in session.following:
-            yield do.Commit(session.key)
+            yield self._commit(session)
 
     def _committed(self, session: Session, event: on.Committed) -> Effects:
-        session.uncommitted = False
-        session.commits += 1
-        session.committed_at = self._now
+        session.committed_applies = event.upto
+        if event.runs:
+            session.commits += 1
+            session.committed_at = self._now
         session.hashing -= session.landing
         session.landing.clear()
         yield from self._start_hashing(session, event.unhashed)
@@ -331,18 +349,18 @@ class Agent:
         if session.phase == RECOVERING:
             yield from self._recover_on(session)
             return
-        for client_id in sorted(session.following):
-            yield do.Follow(session.key, client_id)
         yield from self._welcome_held(session)
         yield from self._settle_flushes(session)
+        for client_id in sorted(session.following):
+            yield self._follow(session, client_id)
 
     def _exhausted(self, session: Session, event: on.Exhausted) -> Effects:
         client = session.client(event.client)
         client.exhausted_end = client.seen_end
         session.following.discard(event.client)
+        yield self._commit(session)
         if session.phase == RECOVERING:
-            session.recovery.remove(event.client)
-            yield from self._recover_on(session)
+            session.recovery.remove(event.client)  # the commit goes on with the next
         elif not client.lives:
             # Heard out: its end is written, and those who wait for that are welcomed.
             yield from self._look_after(session, client)
@@ -362,15 +380,16 @@ class Agent:
         """A journal stands there: follow it, end it, or drop it."""
         silent = client.peer is None or not client.lives or self._now - client.heard > config.HEARD_SECONDS
         if not client.drained:
-            if silent and client.id not in session.following and not session.uncommitted:
+            if silent and client.id not in session.following:
                 session.following.add(client.id)
-                yield do.Follow(session.key, client.id)
+                if not session.uncommitted:  # else it is followed after the commit
+                    yield self._follow(session, client.id)
             return
         if not client.lives and client.state == ops.RUNNING and not client.said_killed:
             client.said_killed = True
             client.state = ops.KILLED_STATE
-            yield do.Say(session.key, (ops.KILLED, self._wall, client.id))
-            yield do.Commit(session.key)
+            yield self._say(session, (ops.KILLED, self._wall, client.id))
+            yield self._commit(session)
             yield do.Note("warning", f"{session.path}: a client vanished without a word ({client.id.hex()})")
             return
         over = client.state != ops.RUNNING  # ended, or an agent's own that nobody has open
@@ -392,6 +411,8 @@ class Agent:
     # ── flushes, views, durability ──────────────────────────────────────────────────────────────────────────────────
 
     def _settle_flushes(self, session: Session) -> Effects:
+        if session.uncommitted:
+            return  # the commit comes back here
         for flush in session.flushes:
             client = session.clients.get(flush.client)
             if flush.need is None and client is not None and client.applied >= flush.end:
@@ -456,8 +477,8 @@ class Agent:
     def _hashed(self, session: Session, event: on.Hashed) -> Effects:
         if event.checksum is not None and session.phase == LIVE:
             session.landing.add(event.file_id)
-            yield do.Say(session.key, (ops.HASHED, self._wall, event.file_id, event.checksum))
-            yield do.Commit(session.key)
+            yield self._say(session, (ops.HASHED, self._wall, event.file_id, event.checksum))
+            yield self._commit(session)
             return
         session.hashing.discard(event.file_id)
         yield from self._settle_flushes(session)
@@ -476,7 +497,11 @@ class Agent:
 
     def _tick_session(self, session: Session) -> Effects:
         now = self._now
-        if session.viewed < session.commits and now - session.viewed_at >= config.VIEW_SECONDS:
+        if (
+            session.viewed < session.commits
+            and not session.uncommitted
+            and now - session.viewed_at >= config.VIEW_SECONDS
+        ):
             yield do.WriteViews(session.key)
         if session.working is None and not session.uncommitted and session.covered < session.commits:
             quiet = now - session.committed_at >= config.CHECKPOINT_QUIET_SECONDS or session.stopping

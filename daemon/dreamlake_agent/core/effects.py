@@ -46,9 +46,10 @@ class Follow:
 
 @dataclass(frozen=True)
 class Commit:
-    """Write what was applied: answers Committed, Broke or Vanished."""
+    """Write what was applied, ``upto`` this count: answers Committed, Broke or Vanished."""
 
     key: Key
+    upto: int
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,11 @@ class AppliedRun:
 
 @dataclass(frozen=True)
 class Committed:
-    """Every run applied so far is on disk and in ``commits.log``."""
+    """Every run applied ``upto`` that count is on disk and in ``commits.log``; ``runs`` of them with this commit."""
 
     key: Key
+    upto: int
+    runs: int = 1
     unhashed: list[tuple[str, str]] = field(default_factory=list)
 
 

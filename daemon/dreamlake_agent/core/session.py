@@ -75,7 +75,9 @@ class Session:
     hashing: set[str] = field(default_factory=set)
     # checksums known, on their way into a commit
     landing: set[str] = field(default_factory=set)
-    uncommitted: bool = False
+    # how often something was put into memory, and how often of these a commit has put it on disk
+    applies: int = 0
+    committed_applies: int = 0
     commits: int = 0
     viewed: int = 0
     synced: int = 0
@@ -103,6 +105,10 @@ class Session:
         if found is None:
             found = self.clients[client] = Client(client, running=codec.seed(client))
         return found
+
+    @property
+    def uncommitted(self) -> bool:
+        return self.applies > self.committed_applies
 
     @property
     def target(self) -> int:

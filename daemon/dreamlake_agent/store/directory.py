@@ -212,6 +212,11 @@ class Directory:
         self._runs.append(Run(client, start, end, running, tuple(out.refused)))
         return out
 
+    @property
+    def pending(self) -> int:
+        """Runs applied and not yet committed."""
+        return len(self._runs)
+
     def commit(self) -> list[str]:
         """Write the rows of every run applied since the last commit, then the commit; returns the ids of files
         placed."""
@@ -395,6 +400,7 @@ class Directory:
 
     def checkpoint_job(self) -> tuple[Checkpoint, Job]:
         """A job that makes everything durable and writes the checkpoint; :meth:`checkpointed` follows it."""
+        assert not self._runs, "a checkpoint stands for what is committed"
         self.views.write(self.state)
         checkpoint = self._checkpoint()
         sync = self.sync_job()
