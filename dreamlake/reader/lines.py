@@ -17,7 +17,7 @@ from dreamlake.world.disk import READ, Disk
 
 _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
-_SEARCH_ABOVE_BYTES = 4 << 20
+_SEARCH_ABOVE_BYTES = 256 << 10
 
 
 @dataclass

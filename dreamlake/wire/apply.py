@@ -8,7 +8,7 @@ gives the same rows with the same indexes. An operation that cannot be applied r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,17 +66,73 @@ def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: s
     not today's judgement, or an upgrade of the agent would move every later index.
     """
     author = client.hex()
-    for position, op in enumerate(run):
-        if skip is not None and position in skip:
-            out.refused[position] = "refused when it was committed"
+    skipped = skip or ()
+    position = 0
+    while position < len(run):
+        op, here = run[position], position
+        position += 1
+        if here in skipped:
+            out.refused[here] = "refused when it was committed"
             continue
         try:
             _APPLY[ops.check(op)[0]](state, author, op, out)
         except Impossible as reason:
-            out.refused[position] = str(reason)
+            out.refused[here] = str(reason)
         except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             # Well framed and not foreseen: one refused operation, not an agent that dies of it at every start.
-            out.refused[position] = f"operation of the wrong shape ({type(error).__name__}: {error})"
+            out.refused[here] = f"operation of the wrong shape ({type(error).__name__}: {error})"
+        else:
+            if op[0] == ops.POINT:
+                position = _more_points(state, run, position, skipped, out)
+
+
+def _more_points(state: State, run: list[Any], position: int, skipped: Collection[int], out: Applied) -> int:
+    """Apply the points that follow an accepted one; returns where the first operation stands that it left alone.
+
+    The same as ``_point`` for each, at less than half its cost: what lets a client's point in cannot change while only
+    its points come. Whatever is new, odd or wrong is left to ``_point``, which judges it.
+    """
+    known: dict[str, list[Any]] = {}  # track → its tail, its lines, its spans, the time of its last point
+    second, stamp = None, b""
+    while position < len(run):
+        op = run[position]
+        if type(op) is not tuple or len(op) != 5 or op[0] != ops.POINT or position in skipped:
+            break
+        kind, time, name, ordinal, data = op
+        # Exact types only: 6.0 == 6 as a kind, and a time may be True. ops.check says what those are.
+        if type(kind) is not int or type(time) is not int or type(ordinal) is not int:
+            break
+        if type(name) is not str or type(data) is not bytes:
+            break
+        found = known.get(name)
+        if found is None:
+            track, spans = state.tracks.get(name), out.placed.get(name)
+            if track is None or not spans:
+                break
+            found = known[name] = [track.tail, out.rows[track.log], spans, None]
+        seconds, rest = divmod(time, 1_000_000_000)
+        if seconds != second:
+            if not ops.TIME_MIN <= time <= ops.TIME_MAX:
+                break
+            second, stamp = seconds, time_text(time)[:-8].encode()
+        if not jsons.is_object(data):
+            break
+        tail, lines, spans, _ = found
+        index = tail.next
+        lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"}\n' % (index, data, stamp, rest // 1000))
+        tail.next = index + 1
+        tail.rows += 1
+        last = spans[-1]
+        if last[0] + last[2] == ordinal and last[1] + last[2] == index:
+            last[2] += 1
+        else:
+            spans.append([ordinal, index, 1])
+        found[3] = time
+        position += 1
+    for tail, _lines, _spans, time in known.values():
+        if time is not None:
+            tail.time = time_text(time)
+    return position
 
 
 def _member(state: State, author: str) -> None:

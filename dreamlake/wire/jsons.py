@@ -42,7 +42,7 @@ def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, l
     except (TypeError, RecursionError):
         return _encode_slowly(fields, what)
     # orjson writes NaN as null. The word alone does not say so; the slow way does.
-    return _encode_slowly(fields, what) if b"null" in data else (data, None)
+    return _encode_slowly(fields, what) if data.find(b"null") >= 0 else (data, None)
 
 
 def _encode_slowly(fields: dict[str, Any], what: str) -> tuple[bytes, list[str] | None]:
@@ -160,7 +160,7 @@ def is_object(data: bytes) -> bool:
             encode(json.loads(data, parse_constant=_no_constant))
         except (ValueError, TypeError, RecursionError):
             return False
-    return data[:1] == b"{" and b"\n" not in data
+    return data[0] == 0x7B and 0x0A not in data
 
 
 def _no_constant(name: str) -> None:

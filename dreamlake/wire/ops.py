@@ -74,8 +74,8 @@ _SHAPES: dict[int, tuple[tuple[Any, ...], int]] = {
 }
 
 # 0001-01-01 … 9999-12-31 as nanoseconds: what ISO 8601 with four digits of year can say.
-_TIME_MIN = -62_135_596_800 * 10**9
-_TIME_MAX = 253_402_300_800 * 10**9 - 1
+TIME_MIN = -62_135_596_800 * 10**9
+TIME_MAX = 253_402_300_800 * 10**9 - 1
 
 
 class Impossible(ValueError):
@@ -89,7 +89,7 @@ def check(op: Any) -> Op:
     shape = _SHAPES.get(op[0])
     if shape is None:
         raise Impossible(f"operation of kind {op[0]}, which this version of the agent does not know")
-    if not _TIME_MIN <= op[1] <= _TIME_MAX:
+    if not TIME_MIN <= op[1] <= TIME_MAX:
         raise Impossible("time outside the years 1 to 9999")
     types, least = shape
     given = op[2:]

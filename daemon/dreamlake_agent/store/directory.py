@@ -376,10 +376,12 @@ class Directory:
             names = disk.listdir(JOURNALS, at)
             for client in sorted(wanted):
                 mine = [name for name in names if name.startswith(client.hex())]
+                mine.sort(key=lambda name: (len(name), name))  # by number
                 if not mine:
                     raise FileNotFoundError(f"the journal of {client.hex()} is gone before it was covered")
                 for name in mine:
-                    _fsync(disk, f"{JOURNALS}/{name}", at)
+                    # Its client unlinks a segment as soon as it hears that a checkpoint covers it; never the last one.
+                    _fsync(disk, f"{JOURNALS}/{name}", at, missing_ok=name != mine[-1])
             sync_folder(disk, JOURNALS, at)
             for path in placed:
                 _fsync(disk, path, at, missing_ok=True)

@@ -1,0 +1,70 @@
+"""Points in a row go through a loop of their own; it must come to what one operation at a time comes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamlake.wire import ops
+from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.state import State
+
+CLIENT = bytes(range(16))
+OPEN = (ops.OPEN, 0, {"name": "run", "workspace": "project"}, b"{}")
+
+times = st.one_of(st.integers(0, 3_000_000_000), st.sampled_from([True, -(10**30), 10**30, 1.5]))
+names = st.sampled_from(["loss", "acc", "a/b", "", "../x", "data.jsonl", b"loss"])
+data = st.sampled_from(
+    [b'{"v":1}', b'{"v":2,"w":[1]}', b"{}", b"[1]", b'{"v":', b'{"a":1},{"b":2}', b'{"v":\n1}', "{}"]
+)
+ordinals = st.one_of(st.integers(0, 5), st.just(2.0))
+points = st.tuples(st.sampled_from([ops.POINT, 6.0, True]), times, names, ordinals, data)
+marked = st.tuples(st.just(ops.POINT), st.just(7), st.just("loss"), st.just(1), st.just(b'{"v":"NaN"}'), st.just(["v"]))
+others = st.sampled_from(
+    [
+        (ops.LOG, 5, "info", "hello", None, None),
+        (ops.TRACK, 6, "acc", b'{"tags":["x"]}'),
+        (ops.POINTS, 8, "loss", 3, [b'{"v":1}', b'{"v":2}']),
+        (ops.CLOSE, 9, "finished", None),
+        None,
+    ]
+)
+plain = st.tuples(
+    st.just(ops.POINT),
+    st.integers(0, 3_000_000_000),
+    st.sampled_from(["loss", "acc"]),
+    st.integers(0, 9),
+    st.just(b'{"v":1}'),
+)
+runs = st.lists(st.one_of(plain, plain, plain, points, marked, others), max_size=40)
+
+
+def applied(pieces: list[list[Any]]) -> tuple[State, Applied, int]:
+    state, out, refused = State("0" * 32), Applied(), 0
+    apply_run(state, CLIENT, [OPEN], out)
+    for piece in pieces:
+        apply_run(state, CLIENT, piece, out)
+        refused += len(out.refused)
+        out.refused.clear()
+    return state, out, refused
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(runs)
+def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any]) -> None:
+    state, out, refused = applied([run])
+    one_state, one_out, one_refused = applied([[op] for op in run])
+    assert (out.rows, out.placed, refused) == (one_out.rows, one_out.placed, one_refused)
+    assert state == one_state
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(runs, st.sets(st.integers(0, 39)))
+def test_what_was_refused_when_it_was_committed_is_refused_again(run: list[Any], skip: set[int]) -> None:
+    state, out = State("0" * 32), Applied()
+    apply_run(state, CLIENT, [OPEN], out)
+    apply_run(state, CLIENT, run, out, skip)
+    kept_state, kept_out, _ = applied([[op for position, op in enumerate(run) if position not in skip]])
+    assert (out.rows, state) == (kept_out.rows, kept_state)
