@@ -63,6 +63,8 @@ class Writer:
         """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot
         be."""
         self.path = path
+        self._root = os.path.dirname(os.path.dirname(path))
+        self._named = False
         self.lost = 0
         self._strict = config.is_strict()
         self._by = processes.myself()
@@ -82,6 +84,7 @@ class Writer:
 
     def _begin(self) -> None:
         os.makedirs(self.path, exist_ok=True)
+        self._named = False
         self.at = REAL_DISK.root(self.path)
         try:
             for folder in FOLDERS:
@@ -190,9 +193,22 @@ class Writer:
             for each in captured:
                 self._sync_file(each)
             self.journal.sync()
+            self._sync_names()
         except OSError:
             self.captured += captured
             raise
+
+    def _sync_names(self) -> None:
+        """Once: the names of the session's folder and of its workspace's, in the folders above; we may have made them."""
+        folder = self.path
+        while not self._named and folder != os.path.dirname(self._root):
+            folder = os.path.dirname(folder)
+            at = REAL_DISK.root(folder)
+            try:
+                REAL_DISK.fsync(at)
+            finally:
+                REAL_DISK.close(at)
+        self._named = True
 
     def remember_capture(self, end: int, incoming: str, place: str) -> None:
         """A file was captured: ``sync`` stands for its bytes too, until a checkpoint does."""

@@ -1,0 +1,182 @@
+"""Planted bugs: each is one shipped function changed for the worse, and each must be found.
+
+A simulation that finds nothing may be looking at nothing. Every test here changes one thing, runs worlds of the kind in
+which it matters until a promise breaks, and fails when none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dreamlake.link import Conversation
+from dreamlake.wire import window
+from dreamlake.world.disk import CREATE, READ_APPEND
+from dreamlake_agent.core import effects as do
+from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.store import directory, rows
+from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.directory import Directory
+from dreamlake_agent.store.owner import Owner, read_record, write_record
+from tests.sim.profiles import profile_of
+from tests.sim.world import World, run
+
+SEEDS_MAX = 400
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_owner(patch: pytest.MonkeyPatch) -> None:
+    """An agent writes a directory although another one holds its lock."""
+
+    def acquire(disk: Any, at: int, who: dict[str, Any]) -> Owner:
+        disk.mkdirs(".dreamlake/journals", at)
+        fd = disk.open(".dreamlake/owner", READ_APPEND | CREATE, at)
+        disk.lock(fd)  # and never looks at the answer
+        owner = Owner(fd, int((read_record(disk, at) or {}).get("epoch", 0)) + 1)
+        write_record(disk, owner, who)
+        return owner
+
+    patch.setattr(directory, "acquire", acquire)
+
+
+def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """What is applied in memory is acked at once."""
+    applied = Agent._applied
+
+    def acks(self: Agent, session: Any, event: Any) -> Any:
+        yield from applied(self, session, event)
+        client = session.clients.get(event.client)
+        if client is not None and client.peer is not None:
+            numbers = (client.applied, client.covered, self._credit())
+            yield do.Send(client.peer, ("ack", client.id, *numbers, dict(client.placed), []))
+
+    patch.setitem(Agent._SESSION_EVENTS, directory_event("AppliedRun"), acks)
+
+
+def directory_event(name: str) -> type:
+    from dreamlake_agent.core import events
+
+    return getattr(events, name)  # type: ignore[no-any-return]
+
+
+def unlinked_before_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """A client drops a segment when it is applied, not when a checkpoint covers it."""
+    acked = Conversation._acked
+
+    def drops(self: Conversation, now: float, applied: int, covered: int, *rest: Any) -> None:
+        acked(self, now, applied, applied, *rest)
+
+    patch.setitem(Conversation._HEARD, "ack", drops)
+
+
+def client_id_used_again(patch: pytest.MonkeyPatch) -> None:
+    """Client ids are few, as pids and ranks are."""
+    patch.setattr(
+        World, "client_id", lambda self: bytes(15) + self.random(1)[:1].translate(bytes(i % 2 for i in range(256)))
+    )
+
+
+def old_journal_after_new_operations(patch: pytest.MonkeyPatch) -> None:
+    """Recovery leaves the journals for later: a client's new operations are applied before its old ones."""
+
+    def recover_on(self: Agent, session: Any) -> Any:
+        session.recovery = []
+        yield from on(self, session)
+
+    def judge(have: int, start: int, end: int) -> str:
+        return window.CONTINUES if end > have else window.DUPLICATE
+
+    on = Agent._recover_on
+    patch.setattr(Agent, "_recover_on", recover_on)
+    patch.setattr(window, "judge", judge)
+    _skip_the_checksum(patch)
+
+
+def gap_accepted(patch: pytest.MonkeyPatch) -> None:
+    """A batch that starts beyond what was applied is applied."""
+    judged = window.judge
+    patch.setattr(window, "judge", lambda *numbers: window.CONTINUES if (v := judged(*numbers)) == window.GAP else v)
+    _skip_the_checksum(patch)
+
+
+def no_dedupe(patch: pytest.MonkeyPatch) -> None:
+    """A batch that was applied already is applied again."""
+    patch.setattr(window, "judge", lambda have, start, end: window.CONTINUES)
+    _skip_the_checksum(patch)
+
+
+def _skip_the_checksum(patch: pytest.MonkeyPatch) -> None:
+    """The running checksum would catch it first; that it does is a defence of its own."""
+    data = Agent._SAID["data"]
+
+    def believes(self: Agent, session: Any, client: Any, event: Any, start: int, before: int, after: int) -> Any:
+        client.running = before
+        yield from data(self, session, client, event, start, before, after)
+
+    patch.setitem(Agent._SAID, "data", believes)
+
+
+def cut_without_replay(patch: pytest.MonkeyPatch) -> None:
+    """Recovery cuts the logs to the checkpoint and forgets the commits after it."""
+    patch.setattr(directory, "committed", lambda disk, at, loaded: iter(()))
+    patch.setattr(directory.Directory, "position", _as_if_all_were_applied(directory.Directory.position))
+
+
+def _as_if_all_were_applied(position: Callable[..., tuple[int, int]]) -> Callable[..., tuple[int, int]]:
+    def found(self: Directory, client: bytes) -> tuple[int, int]:
+        log = self._loaded.commit_log
+        for commit in log.commits if log and not self.positions.get(client) else ():
+            for done in commit.runs:
+                if done.client == client:
+                    self.positions[client] = (done.end, done.running)
+        return position(self, client)
+
+    return found
+
+
+def commit_before_rows(patch: pytest.MonkeyPatch) -> None:
+    """Recovery believes that what is committed is in the logs, and leaves out the rows that are not."""
+
+    def append(self: rows.Rows, log: str, data: bytes) -> None:
+        known = self._logs.get(log)
+        if known is not None and len(data) > 200 and log.endswith("data.jsonl"):
+            self.dirty.add(log)
+            return
+        shipped(self, log, data)
+
+    shipped = rows.Rows.append
+    patch.setattr(rows.Rows, "append", append)
+
+
+def nothing_kept_of_a_cut(patch: pytest.MonkeyPatch) -> None:
+    """What recovery cuts is not cut at all: a killed agent's half line stays in the log."""
+    patch.setattr(CutFolder, "cut", lambda self, log, fd, start, end: None)
+
+
+PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
+    (no_owner, ("crashy", "quiet", "lossy", "everything")),
+    (ack_before_commit, ("crashy", "full", "power", "everything")),
+    (unlinked_before_checkpoint, ("crashy", "power", "everything")),
+    (client_id_used_again, ("quiet", "crashy", "lossy")),
+    (old_journal_after_new_operations, ("crashy", "everything")),
+    (gap_accepted, ("lossy", "everything", "crashy")),
+    (no_dedupe, ("lossy", "everything", "crashy")),
+    (cut_without_replay, ("crashy", "power")),
+    (commit_before_rows, ("quiet", "crashy")),
+    (nothing_kept_of_a_cut, ("crashy", "full")),
+]
+
+
+@pytest.mark.parametrize(("plant", "kinds"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_planted_bug_is_found(plant: Plant, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    seeds = [seed for seed in range(SEEDS_MAX) if profile_of(seed).name in kinds]
+    for seed in seeds:
+        try:
+            run(seed)
+        except AssertionError as found:
+            print(f"seed {seed}: {found}"[:300])
+            return
+    pytest.fail(f"{plant.__name__} was not found in {len(seeds)} worlds")
