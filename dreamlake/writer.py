@@ -199,7 +199,7 @@ class Writer:
             raise
 
     def _sync_names(self) -> None:
-        """Once: the names of the session's folder and of its workspace's, in the folders above; we may have made them."""
+        """Once: the session's folder and its workspace's, by name, in the folders above: we may have made them."""
         folder = self.path
         while not self._named and folder != os.path.dirname(self._root):
             folder = os.path.dirname(folder)
