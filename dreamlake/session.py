@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import enum
 import logging
 import os
-import signal
 import sys
 import threading
-import time
-import weakref
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
 from dreamlake.errors import AgentUnavailable, SessionDamaged
+from dreamlake.exits import install_hooks, open_sessions
 from dreamlake.files import FileBuilder, Files
 from dreamlake.logs import LogBuilder, write_log
 from dreamlake.parameters import Parameters
@@ -28,7 +25,7 @@ from dreamlake.wire import jsons, names, ops
 from dreamlake.wire.state import PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_LOG, SESSION_VIEW
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
-from dreamlake.writer import Writer, forget_link
+from dreamlake.writer import Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -174,8 +171,8 @@ class Session:
             self._check_what_is_there()
             self._begin()
             self._is_open = True
-            _open_sessions.add(self)
-            _install_hooks()
+            open_sessions.add(self)
+            install_hooks()
             self._wait_for_agent()
             self._take_what_is_stored()
         return self
@@ -256,7 +253,7 @@ class Session:
             if not self._is_open:
                 return
             self._is_open = False
-            _open_sessions.discard(self)
+            open_sessions.discard(self)
             if self._disabled or (self._child and self._writer is None):
                 return  # nothing was written by this process
             writer = self._writer
@@ -449,88 +446,3 @@ def _plain(text: str) -> str:
 def _say(text: str) -> None:
     with contextlib.suppress(Exception):
         print(text, file=sys.stderr, flush=True)
-
-
-# ── ends of a process ───────────────────────────────────────────────────────────────────────────────────────────────
-
-_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-_hooks_in = False
-_terminating = threading.Event()
-_terminated = threading.Event()
-_pid = os.getpid()
-
-
-def _install_hooks() -> None:
-    """Once a process: at exit, and on SIGTERM where nobody else has taken it."""
-    global _hooks_in
-    if not _hooks_in:
-        _hooks_in = True
-        atexit.register(_at_exit)
-    if threading.current_thread() is threading.main_thread():
-        with contextlib.suppress(ValueError, OSError):
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, _on_sigterm)
-
-
-def _at_exit() -> None:
-    """Close what the script left open: finished, or failed when an exception ended it. Bounded."""
-    error = None
-    if not hasattr(sys, "ps1"):  # in a notebook the last exception is not what ends it
-        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    deadline = time.monotonic() + config.EXIT_SECONDS
-    for session in list(_open_sessions):
-        seconds = max(0.2, deadline - time.monotonic())
-        with contextlib.suppress(Exception):
-            if error is not None:
-                session._fail(error, seconds)
-            else:
-                session._close(ops.FINISHED, None, seconds)
-
-
-def _on_sigterm(number: int, _frame: FrameType | None) -> None:
-    """Flush, say who ended it, and then die of the signal as if we had not been here.
-
-    The main thread may be interrupted in the middle of a call and hold its lock, so the saying is done by a thread,
-    while the script goes on for that moment; the thread sends the signal again when it is done.
-    """
-    if _terminated.is_set():
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    elif not _terminating.is_set():
-        _terminating.set()
-        threading.Thread(target=_say_terminated, args=(number,), name="dreamlake-sigterm", daemon=True).start()
-
-
-def _say_terminated(number: int) -> None:
-    deadline = time.monotonic() + config.EXIT_SECONDS
-    told = {"type": signal.Signals(number).name, "message": "the process was asked to end"}
-    writers = [session._writer for session in list(_open_sessions)]
-    for writer in writers:
-        if writer is not None:
-            with contextlib.suppress(Exception):
-                writer.put(ops.CLOSE, ops.KILLED_STATE, told)
-    for writer in writers:
-        if writer is not None:
-            with contextlib.suppress(Exception):
-                writer.flush(max(0.1, deadline - time.monotonic()), patient=False)
-    _terminated.set()
-    os.kill(os.getpid(), number)
-
-
-def _in_child() -> None:
-    """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the
-    journal is the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
-    forget_link()
-    _terminating.clear()
-    _terminated.clear()
-    for session in list(_open_sessions):
-        session._lock = threading.RLock()
-        session._child = True
-        writer, session._writer = session._writer, None
-        session._tracks.clear()
-        if writer is not None:
-            writer.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

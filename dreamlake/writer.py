@@ -13,9 +13,10 @@ import time
 from typing import Any
 
 from dreamlake import config
+from dreamlake.conversation import Conversation
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
-from dreamlake.link import Conversation, LinkThread
+from dreamlake.link import LinkThread
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
 from dreamlake.world.disk import READ, REAL_DISK, sync_folder

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.journal import Journal, JournalFull
-from dreamlake.link import Conversation, FlushRequest, Switchboard
+from dreamlake.link import Switchboard
 from dreamlake.wire import codec, jsons, ops
 from dreamlake.wire.state import LOGS_LOG, PARAMETERS_LOG, data_log
 from dreamlake.world.disk import sync_folder

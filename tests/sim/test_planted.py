@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dreamlake.link import Conversation
+from dreamlake.conversation import Conversation
 from dreamlake.wire import window
 from dreamlake.world.disk import CREATE, READ_APPEND
 from dreamlake_agent.core import effects as do

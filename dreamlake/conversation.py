@@ -1,0 +1,334 @@
+"""One journal's side of the talk with the agent: greet, send from where the agent is, hear acks, ask when nothing is
+heard, greet again when in doubt.
+
+Driven by ``turn(now)`` and ``hear(message)``; it owns no thread and no clock, so the simulation runs it as it is.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from dreamlake import config
+from dreamlake.journal import Journal
+from dreamlake.wire import codec, messages, window
+from dreamlake.world.sockets import Line
+
+log = logging.getLogger("dreamlake")
+
+LOOKING = "looking"  # for an agent
+GREETING = "greeting"  # said hello
+OPEN = "open"  # welcome
+APART = "apart"  # this agent cannot have the directory: journal only, ask again later
+
+_APART_SECONDS = 5.0
+
+
+@dataclass
+class FlushRequest:
+    """Somebody waits until the stream up to ``end`` is committed and shown."""
+
+    number: int
+    end: int
+    durable: bool
+    hashed: bool
+    done: threading.Event = field(default_factory=threading.Event)
+    problem: str | None = None
+    asked: float = -1e9
+
+
+class Spans:
+    """Which index each of a track's ordinals was given: ranges, joined where they continue, the oldest dropped."""
+
+    def __init__(self) -> None:
+        self.ordinals: list[int] = []
+        self.spans: list[list[int]] = []
+
+    def add(self, ordinal: int, index: int, count: int) -> None:
+        if self.spans:
+            last = self.spans[-1]
+            if last[0] + last[2] == ordinal and last[1] + last[2] == index:
+                last[2] += count
+                return
+            if ordinal < last[0] + last[2]:
+                return  # heard twice
+        self.ordinals.append(ordinal)
+        self.spans.append([ordinal, index, count])
+        if len(self.spans) > config.RECEIPT_SPANS_MAX:
+            half = len(self.spans) // 2
+            del self.ordinals[:half], self.spans[:half]
+
+    def find(self, ordinal: int) -> int | None:
+        at = bisect.bisect_right(self.ordinals, ordinal) - 1
+        if at < 0:
+            return None
+        first, index, count = self.spans[at]
+        return index + ordinal - first if ordinal < first + count else None
+
+
+class Conversation:
+    """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the
+    link's."""
+
+    def __init__(self, journal: Journal, hello: dict[str, Any]) -> None:
+        self.journal = journal
+        self.hello = hello
+        self.phase = LOOKING
+        self.sender = window.Sender(config.CREDIT_BYTES[0])
+        self.origin: str | None = None
+        self.damaged: str | None = None
+        self.trouble: str | None = None
+        self.no_agent: str | None = None  # why there is none, and since when (monotonic seconds)
+        self.no_agent_since = 0.0
+        self.gone = False
+        self.lost = 0  # calls that the journal could not take, for status
+        self.stopped = False
+        self.refused: list[str] = []
+        self.endpoint: str | None = None
+        self.line: Line | None = None
+        self.spans: dict[str, Spans] = {}
+        self.changed = threading.Condition()
+        self._running = journal.running if journal.end == 0 else codec.seed(journal.client)
+        self._flushes: dict[int, FlushRequest] = {}
+        self._numbers = 0
+        self._lost_said = 0
+        self._trouble_said: str | None = None
+        self._heard = self._asked = self._told = self._greeted = -1e9
+        self._elsewhere: str | None = None
+        self._apart_until = 0.0
+
+    # ── for callers, from any thread ────────────────────────────────────────────────────────────────────────────────
+
+    def request_flush(self, *, durable: bool = False, hashed: bool = False) -> FlushRequest:
+        """Ask for everything appended so far to be committed and shown; wait on its ``done``."""
+        with self.changed:
+            self._numbers += 1
+            request = FlushRequest(self._numbers, self.journal.end, durable, hashed)
+            self._flushes[request.number] = request
+        return request
+
+    def withdraw(self, request: FlushRequest) -> None:
+        with self.changed:
+            self._flushes.pop(request.number, None)
+
+    def index_of(self, track: str, ordinal: int) -> int | None:
+        """The index that a point was given, once it is known."""
+        with self.changed:
+            spans = self.spans.get(track)
+            return spans.find(ordinal) if spans else None
+
+    def has_no_agent_since(self, then: float) -> bool:
+        """Whether it was known at ``then`` already that there is no agent, and nothing has changed."""
+        return self.no_agent is not None and self.no_agent_since <= then
+
+    @property
+    def unacked(self) -> int:
+        return self.journal.end - self.sender.acked
+
+    # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_busy(self) -> bool:
+        return bool(self._flushes) or self.unacked > 0 or self.lost != self._lost_said
+
+    def wants_line(self) -> bool:
+        return self.line is None and self.phase != APART
+
+    def attach(self, line: Line, endpoint: str, now: float) -> None:
+        """There is an agent to talk to."""
+        self.line, self.endpoint = line, endpoint
+        self.no_agent = None
+        self._heard = now  # a new line: its silence begins here
+        self._greet(now)
+
+    def detach(self) -> None:
+        self.line = None
+        self.phase = LOOKING
+
+    def preferred_endpoint(self) -> str | None:
+        """Where the directory's owner is, when an agent has told us."""
+        return self._elsewhere
+
+    def _say(self, *message: Any, body: bytes | None = None) -> bool:
+        return self.line is not None and self.line.send(messages.encode(message, body))
+
+    def _greet(self, now: float) -> None:
+        self.phase, self._greeted = GREETING, now
+        self._say(messages.HELLO, self.journal.client, self.hello)
+
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the agent right now: a greeting or a flush is under way."""
+        return self.line is not None and (self.phase == GREETING or bool(self._flushes))
+
+    def turn(self, now: float) -> int:
+        """Send what there is to send; returns how many bytes of the journal that were."""
+        if self.phase == APART and now >= self._apart_until:
+            self.phase = LOOKING
+        if self.line is None or self.phase not in (GREETING, OPEN):
+            return 0
+        waiting = self.phase == GREETING or self.is_busy()
+        if not waiting:
+            self._heard = now  # nothing is owed: silence means nothing
+            return 0
+        if self.phase == GREETING:
+            if now - self._greeted >= config.ASK_SECONDS:
+                self._greet(now)
+            return 0
+        sent = self._send_batches()
+        asks = self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS
+        tells = self.lost != self._lost_said and now - self._told >= config.ASK_SECONDS
+        if asks or tells:
+            self._asked = self._told = now
+            self._lost_said = self.lost
+            self._say(messages.HAVE, self.journal.client, self.journal.end, self.lost)
+        self._send_flushes(now)
+        return sent
+
+    def is_silent(self, now: float, seconds: float) -> bool:
+        return self.line is not None and self.phase in (GREETING, OPEN) and now - self._heard >= seconds
+
+    def _send_batches(self) -> int:
+        sent = 0
+        while self.journal.end > self.sender.sent and (self.sender.room() > 0 or self.sender.sent == self.sender.acked):
+            start = self.sender.sent
+            room = max(1, min(config.BATCH_BYTES, self.sender.room()))
+            end = self.journal.cut_point(start, room)
+            if end - start > self.sender.room() and self.sender.sent > self.sender.acked:
+                break
+            data = self.journal.read(start, end)
+            after = codec.run_on(data, self._running)
+            if not self._say(messages.DATA, self.journal.client, start, self._running, after, body=data):
+                break
+            self._running = after
+            self.sender.on_sent(end)
+            sent += len(data)
+        return sent
+
+    def _send_flushes(self, now: float) -> None:
+        with self.changed:
+            requests = list(self._flushes.values())
+        for request in requests:
+            if now - request.asked >= config.ASK_SECONDS:
+                numbers = (request.number, request.end, int(request.durable), int(request.hashed))
+                if self._say(messages.FLUSH, self.journal.client, *numbers):
+                    request.asked = now
+
+    def leave(self) -> None:
+        self._say(messages.LEAVE, self.journal.client)
+
+    def hear(self, message: messages.Message, now: float) -> None:
+        """Take a message that names this conversation's client."""
+        kind, _client, *rest = message
+        self._heard = now
+        with self.changed:
+            self._HEARD[kind](self, now, *rest)
+            self.changed.notify_all()
+
+    def _welcome(
+        self, now: float, applied: int, running: int, covered: int, credit: int, origin: str, incarnation: bytes
+    ) -> None:
+        if applied > self.journal.end:
+            self._troubled(now, "the agent knows more of this journal than was written to it")
+            return
+        mine = self.journal.running_at(applied)
+        if mine is not None and mine != running:
+            self._troubled(now, "what the agent applied under this journal's id is not what is in it")
+            return
+        self.phase = OPEN
+        self.stopped = False
+        self.trouble = None
+        self.origin = origin
+        self.sender.credit = credit
+        self.sender.rewind(applied)
+        self._running = running
+        self._asked = now
+        for request in self._flushes.values():
+            request.asked = -1e9
+        self.journal.cover(covered)
+
+    def _acked(
+        self,
+        now: float,
+        applied: int,
+        covered: int,
+        credit: int,
+        placed: dict[str, list[list[int]]],
+        refusals: list[tuple[int, str]],
+    ) -> None:
+        for track, spans in placed.items():
+            known = self.spans.get(track)
+            if known is None:
+                known = self.spans[track] = Spans()
+            for ordinal, index, count in spans:
+                known.add(ordinal, index, count)
+        for _position, reason in refusals:
+            self.refused.append(reason)
+            if len(self.refused) == 1:
+                log.warning("dreamlake: the agent refused an operation: %s", reason)
+        self.sender.credit = credit
+        if self.sender.sent < applied <= self.journal.end:
+            # The agent read on in our file: only it knows the running checksum there.
+            self._greet(now)
+        progressed = self.sender.on_ack(applied, self.journal.end)
+        if progressed:
+            self._trouble_said = None
+        if applied < self.sender.sent and not progressed and now - self._asked < config.ASK_SECONDS / 2:
+            # The answer to our question, and it lacks what we sent: start over from there.
+            self._greet(now)
+        self.journal.cover(covered)
+
+    def _flushed(self, now: float, number: int, problem: str | None) -> None:
+        request = self._flushes.pop(number, None)
+        if request is not None:
+            request.problem = problem
+            request.done.set()
+
+    def _sent_elsewhere(self, now: float, endpoint: str | None, why: str) -> None:
+        if endpoint is not None and endpoint != self.endpoint:
+            self._elsewhere = endpoint
+            self.line, self.phase = None, LOOKING
+            return
+        if self._apart_until == 0.0:
+            log.warning("dreamlake: %s; operations stay in the journal until an agent that can see it comes", why)
+        self._elsewhere = None
+        self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
+        self.no_agent, self.no_agent_since = why, -1e9
+
+    def _was_damaged(self, now: float, why: str) -> None:
+        self.damaged = why
+        self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
+
+    def _troubled(self, now: float, why: str) -> None:
+        self.trouble = why
+        if self._trouble_said != why:
+            self._trouble_said = why
+            log.warning("dreamlake: the agent cannot write %s: %s; it tries again", self.hello["path"], why)
+
+    def _was_removed(self, now: float) -> None:
+        self.gone = True
+
+    def _asked_who(self, now: float) -> None:
+        self._greet(now)
+
+    def _agent_stops(self, now: float) -> None:
+        # Somebody wanted it to end: look for the next one, but do not start it.
+        self.stopped = True
+        self.line, self.phase = None, LOOKING
+
+    def _other_version(self, now: float) -> None:
+        self._sent_elsewhere(now, None, "the agent speaks another version: `dreamlake agent restart`")
+
+    _HEARD: ClassVar[dict[str, Callable[..., None]]] = {
+        messages.WELCOME: _welcome,
+        messages.ACK: _acked,
+        messages.FLUSHED: _flushed,
+        messages.ELSEWHERE: _sent_elsewhere,
+        messages.DAMAGED: _was_damaged,
+        messages.TROUBLE: _troubled,
+        messages.GONE: _was_removed,
+        messages.WHO: _asked_who,
+        messages.STOPPING: _agent_stops,
+    }
