@@ -18,7 +18,8 @@ import stat
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
 BATCH_BYTES = 256 << 10  # one message of journal bytes
-POLL_BUSY_SECONDS = 0.004  # how often the link looks at the journal while there is traffic
+POLL_AWAITED_SECONDS = 0.004  # how often the link looks at the journal while somebody waits for the agent
+POLL_BUSY_SECONDS = 0.02  # while there is traffic
 POLL_IDLE_SECONDS = 0.08  # and when there is little
 BUSY_BYTES = 32 << 10  # journal bytes found at one look that count as traffic
 ASK_SECONDS = 1.0  # unacked operations are asked about this often

@@ -178,12 +178,14 @@ class LinkThread:
             try:
                 self._take_changes()
                 sent = self._board.turn(time.monotonic())
-                if sent >= config.BUSY_BYTES or self._board.is_awaited():
-                    self._lines.wait(config.POLL_BUSY_SECONDS)
+                if self._board.is_awaited():
+                    self._lines.wait(config.POLL_AWAITED_SECONDS)
                 else:
                     # Acks can wait. Each time this thread wakes it takes the interpreter from the training for a
-                    # moment; waking every 4 ms and for every ack more than doubled the mean call at 1,000 a second.
-                    self._lines.doze(config.POLL_IDLE_SECONDS)
+                    # moment, and for much longer when the kernel then takes the processor from this thread.
+                    self._lines.doze(
+                        config.POLL_BUSY_SECONDS if sent >= config.BUSY_BYTES else config.POLL_IDLE_SECONDS
+                    )
             except Exception:
                 # Ours, not the training's: say it and go on; the journal has everything.
                 log.exception("dreamlake: the link failed; operations stay in the journal")
