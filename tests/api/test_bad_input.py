@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dreamlake import Session
+from dreamlake import Session, config
 from tests import reading
 from tests.conftest import Cli
 
@@ -228,3 +228,15 @@ def test_a_damaged_session_json_without_history_is_an_error_and_stays(
     assert not session._is_open
     after = reading.snapshot(folder)
     assert {path: after[path] for path in before} == before
+
+
+def test_an_oversize_file_is_refused_before_a_byte_is_copied(
+    session: Session, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"x" * 101)
+    monkeypatch.setattr(config, "FILE_BYTES_MAX", 100)
+    with pytest.raises(ValueError, match=r"big\.bin: 101 bytes is over 100"):
+        session.files().upload(big)
+    assert list((folder / ".dreamlake" / "incoming").iterdir()) == []
+    assert session.files().list() == []
