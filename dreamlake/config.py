@@ -46,7 +46,6 @@ HEARD_SECONDS = 3.0  # a client that says nothing for so long is followed throug
 RETRY_SECONDS = (0.25, 3.0)  # a directory in trouble is tried again: first, and at most
 STOP_SECONDS = 20.0  # stop drains this long at most
 TURN_BYTES = 4 << 20  # messages heard before a commit
-VIEWS_PER_TICK = 200
 FOLLOW_BYTES = 256 << 10
 CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
 CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most

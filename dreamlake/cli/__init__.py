@@ -13,8 +13,6 @@ import click
 import dreamlake
 from dreamlake.cli.sessions import list_sessions, show
 
-NO_AGENT = 3
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(dreamlake.__version__, prog_name="dreamlake")
@@ -44,4 +42,4 @@ def main() -> None:
         sys.exit(0)
 
 
-__all__ = ["NO_AGENT", "cli", "main"]
+__all__ = ["cli", "main"]

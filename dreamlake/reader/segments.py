@@ -142,11 +142,6 @@ def _grown(disk: Disk, at: int, segment: Segment) -> Segment | None:
     return dataclasses.replace(segment, size=max(0, size - segment.start))
 
 
-def stream_end(segments: list[Segment]) -> int:
-    """Where the stream ends if the last segment's bytes are all good."""
-    return segments[-1].end
-
-
 def read_stream(disk: Disk, at: int, segments: list[Segment], position: int, limit: int) -> bytes:
     """Up to ``limit`` bytes of a client's stream from ``position``, out of one segment.
 

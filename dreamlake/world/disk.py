@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import stat as _stat
 from dataclasses import dataclass
 from typing import Protocol
@@ -283,5 +282,4 @@ def clone(source: int, target: int) -> int:
 # What a kernel or file system answers when it cannot copy ranges between these two files at all.
 _CANNOT_COPY_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
-free_bytes = shutil.disk_usage
 REAL_DISK = RealDisk()

@@ -14,8 +14,6 @@ from typing import Protocol
 
 import zmq
 
-# sun_path of unix(7) is 108 bytes with its closing NUL on Linux, 104 on macOS.
-SOCKET_PATH_BYTES_MAX = 100
 # A batch is one record (8 MiB) at most, or credit (1 MiB), and a little more.
 MESSAGE_BYTES_MAX = 9 << 20
 _HUB_QUEUE = 64  # messages per client that wait in ZeroMQ; credit bounds their bytes
@@ -38,18 +36,41 @@ class Hub(Protocol):
     def close(self) -> None: ...
 
 
+class _Waker:
+    """A pipe by which another thread, or a signal handler, ends a poll."""
+
+    def __init__(self) -> None:
+        self.fd, self._out = os.pipe()
+        for fd in (self.fd, self._out):
+            os.set_blocking(fd, False)
+
+    def wake(self) -> None:
+        try:
+            os.write(self._out, b"w")
+        except OSError:
+            pass  # full: it will wake all the same
+
+    def drain(self) -> None:
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._out)
+
+
 class ZmqLines:
     """Every line of this process: one context, one poll, and a pipe by which other threads can end the wait."""
 
     def __init__(self) -> None:
         self._context = zmq.Context()
         self._poller = zmq.Poller()
-        self._wake_in, self._wake_out = os.pipe()
-        for fd in (self._wake_in, self._wake_out):
-            os.set_blocking(fd, False)
-        self._poller.register(self._wake_in, zmq.POLLIN)
+        self._waker = _Waker()
+        self._poller.register(self._waker.fd, zmq.POLLIN)
         self._doze = select.poll()
-        self._doze.register(self._wake_in, select.POLLIN)
+        self._doze.register(self._waker.fd, select.POLLIN)
 
     def connect(self, endpoint: str) -> ZmqLine:
         dealer = self._context.socket(zmq.DEALER)
@@ -66,30 +87,20 @@ class ZmqLines:
     def wait(self, seconds: float) -> None:
         """Until something has come on a line, ``wake`` was called, or the time is over."""
         for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
-            if ready == self._wake_in:
-                self._drain()
-
-    def _drain(self) -> None:
-        try:
-            os.read(self._wake_in, 4096)
-        except BlockingIOError:
-            pass
+            if ready == self._waker.fd:
+                self._waker.drain()
 
     def doze(self, seconds: float) -> None:
         """Until ``wake`` was called or the time is over, whatever comes on the lines."""
         if self._doze.poll(max(0, int(seconds * 1000))):
-            self._drain()
+            self._waker.drain()
 
     def wake(self) -> None:
         """From any thread."""
-        try:
-            os.write(self._wake_out, b"w")
-        except OSError:
-            pass
+        self._waker.wake()
 
     def close(self) -> None:
-        os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._waker.close()
         self._context.destroy(linger=0)
 
 
@@ -133,10 +144,8 @@ class ZmqHub:
         self._router.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
-        self._wake_in, self._wake_out = os.pipe()
-        for fd in (self._wake_in, self._wake_out):
-            os.set_blocking(fd, False)
-        self._poller.register(self._wake_in, zmq.POLLIN)
+        self._waker = _Waker()
+        self._poller.register(self._waker.fd, zmq.POLLIN)
         self._identity: tuple[int, int] | None = None
         self.listen()
 
@@ -170,25 +179,18 @@ class ZmqHub:
 
     def wait(self, seconds: float) -> None:
         for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
-            if ready == self._wake_in:
-                try:
-                    os.read(self._wake_in, 4096)
-                except BlockingIOError:
-                    pass
+            if ready == self._waker.fd:
+                self._waker.drain()
 
     def wake(self) -> None:
         """From any thread or signal handler."""
-        try:
-            os.write(self._wake_out, b"w")
-        except OSError:
-            pass
+        self._waker.wake()
 
     def close(self) -> None:
         if self.is_listening():
             os.unlink(self.path)
         self._router.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._waker.close()
         self._context.destroy(linger=200)
 
 

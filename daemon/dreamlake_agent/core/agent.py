@@ -186,7 +186,7 @@ class Agent:
         session.only_checkpoints, session.distrust = event.only_checkpoints, False
         session.commits = session.viewed = session.synced = session.covered = 0
         session.committed_applies = session.applies
-        session.working, session.checkpointing = None, False
+        session.working = None
         session.bytes_since_checkpoint = 0
         session.following.clear()
         session.held.clear()
@@ -440,7 +440,6 @@ class Agent:
             return
         session.working, session.synced_at = session.commits, self._now
         if session.only_checkpoints:
-            session.checkpointing = True
             yield do.WriteCheckpoint(session.key)
         else:
             yield do.Sync(session.key)
@@ -457,7 +456,7 @@ class Agent:
     def _checkpointed(self, session: Session, event: on.Checkpointed) -> Effects:
         if session.working is not None:
             session.synced = session.covered = session.working
-        session.working, session.checkpointing, session.covered_at = None, False, self._now
+        session.working, session.covered_at = None, self._now
         for client_id, position in event.covered.items():
             client = session.clients.get(client_id)
             if client is not None and position > client.covered:
@@ -510,7 +509,7 @@ class Agent:
                 or session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
                 or now - session.covered_at >= config.CHECKPOINT_SECONDS
             ):
-                session.working, session.checkpointing, session.bytes_since_checkpoint = session.commits, True, 0
+                session.working, session.bytes_since_checkpoint = session.commits, 0
                 yield do.WriteCheckpoint(session.key)
             elif session.synced < session.commits and now - session.synced_at >= config.SYNC_SECONDS:
                 yield from self._make_durable(session)

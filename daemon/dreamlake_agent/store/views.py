@@ -46,9 +46,9 @@ class Views:
         self.dirty: set[str] = set()
         self.warnings: list[str] = []
 
-    def write(self, state: State, most: int | None = None) -> None:
-        """Write the stale views, at most ``most`` of them."""
-        for path in sorted(self.stale)[:most]:
+    def write(self, state: State) -> None:
+        """Write the stale views."""
+        for path in sorted(self.stale):
             shown = view(state, path)
             if shown is not None:
                 self._write(state, path, _render(shown))
