@@ -85,6 +85,7 @@ class Conversation:
         self.no_agent: str | None = None  # why there is none, and since when (monotonic seconds)
         self.no_agent_since = 0.0
         self.gone = False
+        self.anew_at = -1e9  # when to try again to begin anew, after the directory was removed
         self.lost = 0  # calls that the journal could not take, for status
         self.stopped = False
         self.refused: list[str] = []
@@ -309,6 +310,14 @@ class Conversation:
 
     def _was_removed(self, now: float) -> None:
         self.gone = True
+
+    def put_off(self, error: OSError, now: float) -> None:
+        """The directory was removed, and cannot be made again now."""
+        self.gone, self.anew_at = True, now + config.ASK_SECONDS
+        why = f"it was removed, and cannot be made again: {error.strerror or error}"
+        if self.trouble != why:
+            self.trouble = why
+            log.warning("dreamlake: %s: %s; calls are kept until it can", self.hello["path"], why)
 
     def _asked_who(self, now: float) -> None:
         self._greet(now)

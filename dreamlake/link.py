@@ -47,13 +47,23 @@ class Switchboard:
             self._check_silence(endpoint, line, now)
         for conversation in list(self.conversations.values()):
             if conversation.gone or (conversation.is_busy() and conversation.journal.is_gone()):
-                self.conversations.pop(conversation.journal.client, None)
-                self._on_gone(conversation)
+                self._begin_anew(conversation, now)
                 continue
             if conversation.wants_line():
                 self._look(conversation, now)
             sent += conversation.turn(now)
         return sent
+
+    def _begin_anew(self, conversation: Conversation, now: float) -> None:
+        """The directory was removed. When there is no room for another one yet, this is tried again."""
+        if now < conversation.anew_at:
+            return
+        try:
+            self._on_gone(conversation)
+        except OSError as error:
+            conversation.put_off(error, now)
+            return
+        self.conversations.pop(conversation.journal.client, None)
 
     def is_awaited(self) -> bool:
         return any(each.is_awaited() for each in self.conversations.values())

@@ -10,7 +10,9 @@ import logging
 import os
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from dreamlake import config
 from dreamlake.conversation import Conversation
@@ -19,11 +21,12 @@ from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, REAL_DISK, sync_folder
+from dreamlake.world.disk import READ, REAL_DISK, Disk, sync_folder
 
 log = logging.getLogger("dreamlake")
 
 FOLDERS = (".dreamlake/journals", ".dreamlake/incoming")
+_CARRY_TRIES = 10  # to read a removed journal, a second each; then what could not be read counts as lost
 
 _link: LinkThread | None = None
 _link_lock = threading.Lock()
@@ -52,23 +55,62 @@ _writers: dict[Conversation, Writer] = {}
 
 
 def _begin_anew(conversation: Conversation) -> None:
-    writer = _writers.pop(conversation, None)
+    writer = _writers.get(conversation)
     if writer is not None:
         writer.begin_anew()
+        _writers.pop(conversation, None)
+
+
+class Link(Protocol):
+    """Whoever carries conversations on: the link's thread."""
+
+    def add(self, conversation: Conversation) -> None: ...
+    def remove(self, conversation: Conversation) -> None: ...
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a writer asks of the process it is in, and of its machine; the simulation has others."""
+
+    disk: Disk
+    make_folder: Callable[[str], None]
+    wall_ns: Callable[[], int]
+    random: Callable[[int], bytes]
+    myself: Callable[[], dict[str, Any]]
+    link: Callable[[], Link]
+
+
+THIS_PROCESS = Process(
+    disk=REAL_DISK,
+    make_folder=lambda path: os.makedirs(path, exist_ok=True),
+    wall_ns=time.time_ns,
+    random=os.urandom,
+    myself=processes.myself,
+    link=link_thread,
+)
 
 
 class Writer:
     """A process's pen on one session directory. Thread-safe."""
 
-    def __init__(self, path: str, opening: dict[str, Any], given: bytes, *, forked: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        opening: dict[str, Any],
+        given: bytes,
+        *,
+        forked: bool = False,
+        process: Process = THIS_PROCESS,
+    ) -> None:
         """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot
         be."""
         self.path = path
+        self._process, self._disk = process, process.disk
         self._root = os.path.dirname(os.path.dirname(path))
         self._named = False
         self.lost = 0
         self._strict = config.is_strict()
-        self._by = processes.myself()
+        self._by = process.myself()
         self._opening = {
             **opening,
             "pid": self._by["pid"],
@@ -80,30 +122,38 @@ class Writer:
         # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
         self.captured: list[tuple[int, str, str]] = []
         self._warned = False
-        self._clock = time.time_ns
+        self._carry_tries = 0
+        self._clock = process.wall_ns
         self._begin()
 
     def _begin(self) -> None:
-        os.makedirs(self.path, exist_ok=True)
-        self._named = False
-        self.at = REAL_DISK.root(self.path)
+        """Nothing of the writer has changed when this raises."""
+        process, disk = self._process, self._disk
+        process.make_folder(self.path)
+        at = disk.root(self.path)
         try:
             for folder in FOLDERS:
-                REAL_DISK.mkdirs(folder, self.at)
-            self.journal = Journal(REAL_DISK, self.at, os.urandom(16), time.time_ns(), self._by)
+                disk.mkdirs(folder, at)
+            found = disk.fstat(at)
+            journal = Journal(disk, at, process.random(16), self._clock(), self._by)
+            try:
+                journal.append((ops.OPEN, self._clock(), self._opening, self._given))
+            except BaseException:
+                journal.close(covered=True)
+                raise
         except BaseException:
-            REAL_DISK.close(self.at)
+            disk.close(at)
             raise
-        self.journal.append((ops.OPEN, time.time_ns(), self._opening, self._given))
-        found = REAL_DISK.fstat(self.at)
         hello = {"path": os.path.realpath(self.path), "dev": found.dev, "ino": found.ino, "by": self._by}
-        self.conversation = Conversation(self.journal, hello)
-        self.conversation.lost = self.lost
+        conversation = Conversation(journal, hello)
+        conversation.lost = self.lost
+        self._named = False
+        self.at, self.conversation, self.journal = at, conversation, journal
 
     def connect(self) -> None:
         """Hand the journal to the link."""
         _writers[self.conversation] = self
-        link_thread().add(self.conversation)
+        self._process.link().add(self.conversation)
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,11 +254,11 @@ class Writer:
         folder = self.path
         while not self._named and folder != os.path.dirname(self._root):
             folder = os.path.dirname(folder)
-            at = REAL_DISK.root(folder)
+            at = self._disk.root(folder)
             try:
-                REAL_DISK.fsync(at)
+                self._disk.fsync(at)
             finally:
-                REAL_DISK.close(at)
+                self._disk.close(at)
         self._named = True
 
     def remember_capture(self, end: int, incoming: str, place: str) -> None:
@@ -220,14 +270,14 @@ class Writer:
     def _sync_file(self, captured: tuple[int, str, str]) -> None:
         for path in captured[1:]:  # captured, or placed by the agent meanwhile; a replaced file needs no fsync
             try:
-                fd = REAL_DISK.open(path, READ, self.at)
+                fd = self._disk.open(path, READ, self.at)
             except FileNotFoundError:
                 continue
             try:
-                REAL_DISK.fsync(fd)
+                self._disk.fsync(fd)
             finally:
-                REAL_DISK.close(fd)
-            sync_folder(REAL_DISK, path.rpartition("/")[0], self.at)
+                self._disk.close(fd)
+            sync_folder(self._disk, path.rpartition("/")[0], self.at)
             return
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -275,34 +325,46 @@ class Writer:
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def begin_anew(self) -> None:
-        """The user removed the directory: make it again, and carry over what the agent had not taken yet."""
-        old, at, conversation = self.journal, self.at, self.conversation
-        with old.lock:
-            data = b""
-            try:
-                start = conversation.sender.acked
-                data = old.read_locked(start, old.end)
-            except OSError:
-                pass
-            try:
-                self._begin()
-            except OSError as error:
-                self._warned = False
-                self._lose(error)
-                return
+        """The user removed the directory: make it again, and carry over what the agent had not taken yet.
+
+        Raises :class:`OSError` when that cannot be now. Nothing has changed then: calls go on into the old journal,
+        which has no name any more but still holds them for the next try.
+        """
+        with self.journal.lock:
+            old, at, conversation = self.journal, self.at, self.conversation
+            data = self._uncarried(old, conversation.sender.acked)
+            self._begin()
+            self.captured = []
             for op in codec.operations(data):
                 if op is not None and op[0] != ops.OPEN:
-                    self.journal.append(op)
+                    self._carry(op)
         log.warning("dreamlake: %s was removed; the session goes on in a new directory there", self.path)
         self.connect()
         old.close()
-        REAL_DISK.close(at)
+        self._disk.close(at)
+
+    def _uncarried(self, old: Journal, start: int) -> bytes:
+        """What a journal holds from ``start`` on, all of which the next one must have."""
+        try:
+            return old.read_locked(start, old.end)
+        except OSError as error:
+            self._carry_tries += 1
+            if self._carry_tries < _CARRY_TRIES:
+                raise
+            self._lose(error)
+            return b""
+
+    def _carry(self, op: tuple[Any, ...]) -> None:
+        try:
+            self.journal.append(op)
+        except JournalFull as error:
+            self._lose(error)
 
     def close(self) -> None:
         _writers.pop(self.conversation, None)
-        link_thread().remove(self.conversation)
+        self._process.link().remove(self.conversation)
         self.journal.close()
-        REAL_DISK.close(self.at)
+        self._disk.close(self.at)
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's journal alone."""

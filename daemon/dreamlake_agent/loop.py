@@ -290,17 +290,17 @@ class Loop:
 
     def _sync(self, effect: do.Sync) -> on.Event | None:
         def act(directory: Directory) -> None:
-            job = directory.sync_job()
+            sizes, job = directory.sync_job()
             self._working[effect.key] = directory
-            self.workers.submit(lambda: _durable(effect.key, job, on.Synced(effect.key)))
+            self.workers.submit(lambda: _durable(effect.key, job, _Lasting(effect.key, sizes)))
 
         return self._in_directory(effect.key, act)
 
     def _checkpoint(self, effect: do.WriteCheckpoint) -> on.Event | None:
         def act(directory: Directory) -> None:
-            checkpoint, job = directory.checkpoint_job()
+            checkpoint, sizes, job = directory.checkpoint_job()
             self._working[effect.key] = directory
-            self.workers.submit(lambda: _durable(effect.key, job, _Covered(effect.key, checkpoint)))
+            self.workers.submit(lambda: _durable(effect.key, job, _Lasting(effect.key, sizes, checkpoint)))
 
         return self._in_directory(effect.key, act)
 
@@ -316,14 +316,8 @@ class Loop:
             return
         if isinstance(event, on.Broke) and directory is not None:
             event = self._after_a_failed_fsync(directory, event)
-        if isinstance(event, _Covered):
-            covered = {client: position for client, (position, _) in event.checkpoint.clients.items()}
-
-            def act(found: Directory) -> on.Event:
-                found.checkpointed(event.checkpoint)
-                return on.Checkpointed(key, covered)
-
-            event = self._in_directory(key, act)
+        if isinstance(event, _Lasting):
+            event = self._in_directory(key, event.settle)
         if event is not None:
             self.take(event)
 
@@ -398,11 +392,19 @@ class Loop:
     }
 
 
-class _Covered:
-    """A checkpoint was written by a worker; the directory has still to be told."""
+class _Lasting:
+    """A worker has made a directory's logs durable up to these sizes, perhaps by a checkpoint; the directory has still
+    to be told."""
 
-    def __init__(self, key: on.Key, checkpoint: Checkpoint) -> None:
-        self.key, self.checkpoint = key, checkpoint
+    def __init__(self, key: on.Key, sizes: dict[str, int], checkpoint: Checkpoint | None = None) -> None:
+        self.key, self.sizes, self.checkpoint = key, sizes, checkpoint
+
+    def settle(self, directory: Directory) -> on.Event:
+        directory.made_durable(self.sizes)
+        if self.checkpoint is None:
+            return on.Synced(self.key)
+        directory.checkpointed(self.checkpoint)
+        return on.Checkpointed(self.key, {client: at for client, (at, _) in self.checkpoint.clients.items()})
 
 
 def _durable(key: on.Key, job: Callable[[], None], done: Any) -> Any:

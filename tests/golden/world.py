@@ -225,7 +225,7 @@ def _follow(directory: Directory, client: bytes) -> None:
 
 
 def _cover(directory: Directory) -> None:
-    found, job = directory.checkpoint_job()
+    found, _sizes, job = directory.checkpoint_job()
     job()
     directory.checkpointed(found)
 

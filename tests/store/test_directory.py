@@ -30,7 +30,7 @@ def follow(directory: Directory, client: bytes) -> None:
 
 
 def checkpoint(directory: Directory) -> None:
-    covered, job = directory.checkpoint_job()
+    covered, _sizes, job = directory.checkpoint_job()
     job()
     directory.checkpointed(covered)
 
@@ -98,7 +98,7 @@ def test_what_a_sync_says_is_durable_keeps_its_indexes_also_after_a_change_of_ow
         wanted = disk.read("/s/tracks/x/data.jsonl")
         directory.close()
         again = opened(disk, process)
-        again.sync_job()()
+        again.sync_job()[1]()
         disk.power_loss()
         third = opened(disk, disk.process(2))
         for client in (BOB, ALICE):

@@ -40,6 +40,7 @@ from dreamlake_agent.store.views import MAIN_VIEWS, Views
 COMMITS_ROTATE_BYTES = 1 << 20
 
 Job = Callable[[], None]
+Sizes = dict[str, int]  # log → bytes
 
 
 class Unseen(Exception):
@@ -82,6 +83,8 @@ class Directory:
         self._commits_bytes = self._commits_running = 0
         self._base_durable = False
         self._placed: set[str] = set()  # files put in their place since the last checkpoint
+        # How many bytes of each log power loss can no longer take or change: only these may leave the machine.
+        self.durable: dict[str, int] = {}
         self.own: OwnJournal | None = None
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
         self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
@@ -158,8 +161,9 @@ class Directory:
     def _rewrite(self) -> None:
         """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything
         else."""
-        checkpoint, job = self.checkpoint_job()
+        checkpoint, sizes, job = self.checkpoint_job()
         job()
+        self.made_durable(sizes)
         self.checkpointed(checkpoint)
         self._new_commits([], durable=True)
         self.owner.distrust = False
@@ -365,9 +369,11 @@ class Directory:
 
     # ── making it last ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def sync_job(self) -> Job:
-        """A job after which everything committed by now survives power loss, at its present index."""
+    def sync_job(self) -> tuple[Sizes, Job]:
+        """A job after which everything committed by now survives power loss, at its present index;
+        :meth:`made_durable` follows it, with the sizes of the logs that it stands for."""
         disk, at = self.disk, self.at
+        sizes = self.rows.take_grown()
         wanted, self._unsynced = self._unsynced - self._distrusted, set()
         base_durable, self._base_durable = self._base_durable, True
         placed = sorted(self._placed)
@@ -392,7 +398,11 @@ class Directory:
                 sync_folder(disk, ".dreamlake", at)
                 sync_folder(disk, ".", at)
 
-        return job
+        return sizes, job
+
+    def made_durable(self, sizes: Sizes) -> None:
+        """The job is done: rows of that many bytes may leave the machine."""
+        self.durable.update(sizes)
 
     def _checkpoint(self) -> Checkpoint:
         tails = {track.log: track.tail for track in self.state.tracks.values()}
@@ -400,12 +410,13 @@ class Directory:
         marks: dict[str, LogMark] = self.rows.marks(tails)
         return Checkpoint(self.seq, self.origin, marks, dict(self.positions), dict(self.views.known))
 
-    def checkpoint_job(self) -> tuple[Checkpoint, Job]:
-        """A job that makes everything durable and writes the checkpoint; :meth:`checkpointed` follows it."""
+    def checkpoint_job(self) -> tuple[Checkpoint, Sizes, Job]:
+        """A job that makes everything durable and writes the checkpoint; :meth:`made_durable` and :meth:`checkpointed`
+        follow it."""
         assert not self._runs, "a checkpoint stands for what is committed"
         self.views.write(self.state)
         checkpoint = self._checkpoint()
-        sync = self.sync_job()
+        sizes, sync = self.sync_job()
         logs, self.rows.dirty = self.rows.dirty, set()
         views, self.views.dirty = self.views.dirty, set()
         placed, self._placed = self._placed, set()
@@ -424,7 +435,7 @@ class Directory:
                 sync_folder(disk, folder, at)
             replace_file(disk, CHECKPOINT, data, at, durable=True)
 
-        return checkpoint, job
+        return checkpoint, sizes, job
 
     def checkpointed(self, checkpoint: Checkpoint) -> None:
         """The job is done: what it covers may be forgotten."""

@@ -39,6 +39,7 @@ class Rows:
         self._logs = {log: _Log(mark.size, mark.crc) for log, mark in marks.items()}
         self._fds: OrderedDict[str, int] = OrderedDict()
         self.dirty: set[str] = set()
+        self._grown: set[str] = set(marks)
         self.warnings: list[str] = []
 
     def append(self, log: str, data: bytes) -> None:
@@ -48,6 +49,7 @@ class Rows:
             found = self._logs[log] = _Log(0, 0)
         fd = self._descriptor(log, found)
         self.dirty.add(log)
+        self._grown.add(log)
         if found.unverified and not self._agrees(fd, found, data):
             self._cut(log, fd, found)
         if not found.unverified:
@@ -124,6 +126,11 @@ class Rows:
                     fd = self._descriptor(log, found)
                     if found.unverified:
                         self._cut(log, fd, found)
+
+    def take_grown(self) -> dict[str, int]:
+        """How many bytes each log has that grew since this was last asked (the first time: each log)."""
+        grown, self._grown = self._grown, set()
+        return {log: self._logs[log].size for log in grown}
 
     def marks(self, tails: dict[str, Tail]) -> dict[str, LogMark]:
         """Size, checksum and tail of every log now, for a checkpoint."""
