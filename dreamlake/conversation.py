@@ -74,9 +74,10 @@ class Conversation:
     """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the
     link's."""
 
-    def __init__(self, journal: Journal, hello: dict[str, Any]) -> None:
+    def __init__(self, journal: Journal, hello: dict[str, Any], where: Callable[[], str | None] = lambda: None) -> None:
         self.journal = journal
         self.hello = hello
+        self._where = where  # the directory's path now: somebody may have moved it
         self.phase = LOOKING
         self.sender = window.Sender(config.CREDIT_BYTES[0])
         self.origin: str | None = None
@@ -158,6 +159,7 @@ class Conversation:
 
     def _greet(self, now: float) -> None:
         self.phase, self._greeted = GREETING, now
+        self.hello["path"] = self._where() or self.hello["path"]
         self._say(messages.HELLO, self.journal.client, self.hello)
 
     def is_awaited(self) -> bool:

@@ -21,7 +21,7 @@ from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, REAL_DISK, Disk, sync_folder
+from dreamlake.world.disk import READ, REAL_DISK, Disk, path_of, sync_folder
 
 log = logging.getLogger("dreamlake")
 
@@ -74,6 +74,7 @@ class Process:
 
     disk: Disk
     make_folder: Callable[[str], None]
+    path_of: Callable[[int], str | None]
     wall_ns: Callable[[], int]
     random: Callable[[int], bytes]
     myself: Callable[[], dict[str, Any]]
@@ -83,6 +84,7 @@ class Process:
 THIS_PROCESS = Process(
     disk=REAL_DISK,
     make_folder=lambda path: os.makedirs(path, exist_ok=True),
+    path_of=path_of,
     wall_ns=time.time_ns,
     random=os.urandom,
     myself=processes.myself,
@@ -145,7 +147,7 @@ class Writer:
             disk.close(at)
             raise
         hello = {"path": os.path.realpath(self.path), "dev": found.dev, "ino": found.ino, "by": self._by}
-        conversation = Conversation(journal, hello)
+        conversation = Conversation(journal, hello, lambda: process.path_of(at))
         conversation.lost = self.lost
         self._named = False
         self.at, self.conversation, self.journal = at, conversation, journal

@@ -249,6 +249,15 @@ def read_file(disk: Disk, path: str, at: int, limit: int) -> bytes:
         disk.close(fd)
 
 
+def path_of(fd: int) -> str | None:
+    """Where an open folder stands now, whoever moved it; None where the system does not say, or it has no name."""
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        return path if os.path.samestat(os.stat(path), os.fstat(fd)) else None
+    except OSError:
+        return None
+
+
 def clone(source: int, target: int) -> int:
     """Copy an open file into an empty one, disk to disk; returns the bytes copied.
 

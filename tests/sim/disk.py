@@ -66,6 +66,7 @@ class Open:
     def __init__(self, inode: Inode, flags: int) -> None:
         self.inode, self.flags = inode, flags
         self.position, self.descriptors = 0, 1
+        self.named: tuple[Inode, str] | None = None  # the folder it was opened in, and how it was called there
         self.errors = inode.errors  # told so far; what was told to others before we came is never told to us
 
 
@@ -311,7 +312,7 @@ class SimProcess:
     def open(self, path: str, flags: int, at: int) -> int:
         parent, name = self._place(path, at)
         if name not in parent.names and flags & os.O_CREAT:
-            return self._descriptor(self.disk.make(File, parent, name), flags)
+            return self._named(self._descriptor(self.disk.make(File, parent, name), flags), path, at)
         found = _entry(parent, name)
         if flags & os.O_CREAT and flags & os.O_EXCL:
             _refuse(errno.EEXIST, path)
@@ -320,7 +321,7 @@ class SimProcess:
                 _refuse(errno.EISDIR, path)
         elif flags & os.O_TRUNC:
             self._resize(found, 0)
-        return self._descriptor(found, flags)
+        return self._named(self._descriptor(found, flags), path, at)
 
     @_operation
     def folder(self, path: str, at: int) -> int:
@@ -490,6 +491,10 @@ class SimProcess:
         fd = self.disk.next_fd()
         self.files[fd] = Open(inode, flags)
         inode.descriptions += 1
+        return fd
+
+    def _named(self, fd: int, path: str, at: int) -> int:
+        self.files[fd].named = (self._opened(at).inode, path)
         return fd
 
     def _resize(self, file: File, size: int) -> None:

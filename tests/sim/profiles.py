@@ -25,6 +25,7 @@ EVERYDAY = {
     "wait": 10.0,
     "flush": 2.0,
     "sync": 1.0,
+    "push": 1.0,
 }
 
 
@@ -37,6 +38,7 @@ class Profile:
     steps: int = 250
     homes: int = 1  # runtime folders: as many agents may live at once
     clients: int = 4  # at once
+    sessions: int = 1  # directories in which they work
     preempt: float = 0.02  # per disk call: somebody else has a turn in the middle
     blind: float = 0.0  # of worlds in which no agent can see a pid, so that locks must say who lives
     lies: float = 0.0  # per verdict: it is the wrong one
@@ -67,6 +69,7 @@ _DEATHS = {
     "doom_agent": 2.0,
     "start_agent": 1.0,
 }
+_USERS = {"remove": 0.4, "copy": 0.4, "move": 0.3, "edit": 1.0}
 
 PROFILES = (
     Profile("quiet", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3)),
@@ -79,11 +82,37 @@ PROFILES = (
     ),
     Profile("full", _with(**_DEATHS, fill=1.5, heal=3.0), disk=Faults(short_write=0.03, short_read=0.03, eio=0.003)),
     Profile("power", _with(**_DEATHS, power=0.4, doom_power=0.6, sync=3.0, flush=4.0)),
+    Profile("users", _with(**_DEATHS, **_USERS, fill=0.3, heal=2.0), homes=2, sessions=2),
+    Profile(
+        "ranks",
+        _with(**_DEATHS, fork=2.0, open_another=1.0, pause_client=0.5, pause_agent=0.5, stop_agent=0.3, jump=0.5),
+        homes=2,
+        sessions=2,
+        blind=0.3,
+        lies=0.05,
+    ),
     Profile(
         "everything",
-        _with(**_DEATHS, fill=0.5, heal=3.0, power=0.2, doom_power=0.3, stop_agent=0.3, jump=0.5, sync=2.0, flush=3.0),
+        _with(
+            **_DEATHS,
+            **{step: rate / 2 for step, rate in _USERS.items()},
+            fill=0.5,
+            heal=3.0,
+            power=0.2,
+            doom_power=0.3,
+            stop_agent=0.3,
+            jump=0.5,
+            fork=0.5,
+            open_another=0.5,
+            pause_client=0.3,
+            pause_agent=0.3,
+            sync=2.0,
+            flush=3.0,
+        ),
         homes=2,
+        sessions=2,
         blind=0.3,
+        lies=0.02,
         disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02, forget_names=False),
         network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
     ),

@@ -6,15 +6,30 @@ told before a durable commit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import Loaded, committed, leftovers, load
-from dreamlake.wire.state import LOGS_LOG, PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_VIEW, State, data_log, view, view_of
+from dreamlake.wire.state import (
+    FILES_LOG,
+    FILES_VIEW,
+    LOGS_LOG,
+    PARAMETERS_LOG,
+    PARAMETERS_VIEW,
+    SESSION_VIEW,
+    State,
+    track_view,
+    view,
+)
 from dreamlake.world.disk import Disk, read_file
+from dreamlake_agent.store.files import place_of
+
+if TYPE_CHECKING:
+    from tests.sim.places import Place
 
 NUMBERED = ("index", "sequenceNumber")
 
@@ -37,6 +52,9 @@ class Call:
     pinned: bool = False  # and neither may power loss change it
     lost: bool = False  # power loss may have taken it
     refused: bool = False  # it never returned: the disk did not take it
+    free: bool = False  # its directory was removed: it may be there or not
+    content: bytes | None = None  # of an upload
+    replaceable: bool = False  # power loss took the order of uploads: others to the same place may have come after it
 
 
 @dataclass
@@ -45,9 +63,15 @@ class Book:
 
     client: bytes
     name: str
+    place: Place
+    forked: bool = False
     calls: list[Call] = field(default_factory=list)
     closed: bool | None = False  # its CLOSE is in the journal; None when that cannot be known
     end: str | None = None  # how the process ended: "left", "died"
+
+    @property
+    def gone(self) -> bool:
+        return self.place.removed
 
     def returned(self, upto: int | None = None) -> Iterable[Call]:
         return [call for call in self.calls if call.end is not None and (upto is None or call.end <= upto)]
@@ -60,7 +84,7 @@ def power_loss(books: Iterable[Book]) -> None:
         for call in book.calls:
             call.lost = call.lost or not call.durable
             if not call.pinned:
-                call.index = None
+                call.index, call.replaceable = None, True
 
 
 # ── what a directory says ───────────────────────────────────────────────────────────────────────────────────────────
@@ -115,11 +139,14 @@ def _values(log: str, row: dict[str, Any]) -> list[str]:
         return [row["message"]]
     if log == PARAMETERS_LOG:
         return sorted(row["set"])
+    if log == FILES_LOG and row["op"] == "upload":
+        return [row["record"]["id"]]
     return []
 
 
-def check_rows(found: Found, books: Iterable[Book]) -> None:
-    """Every promised call is there once, in its client's order, with the index it was told; indexes have no holes."""
+def check_rows(found: Found, books: Iterable[Book], free: Iterable[Call] = ()) -> None:
+    """Every promised call is there once, in its client's order, with the index it was told; indexes have no holes.
+    ``free`` are calls of another directory, which may have come here."""
     places: dict[str, list[tuple[str, int]]] = {}
     for log, rows in found.rows.items():
         for position, row in enumerate(rows):
@@ -127,7 +154,9 @@ def check_rows(found: Found, books: Iterable[Book]) -> None:
                 _expect(row.get(number, position) == position, f"{log}: row {position} is numbered {row.get(number)}")
             for value in _values(log, row):
                 places.setdefault(value, []).append((log, position))
-    known = set[str]()
+    known = {call.value for call in free}
+    for value in known:
+        _expect(len(places.get(value, [])) <= 1, f"{value} is there more than once: {places.get(value)}")
     for book in books:
         _check_book(book, places)
         known.update(call.value for call in book.calls)
@@ -141,11 +170,13 @@ def _check_book(book: Book, places: dict[str, list[tuple[str, int]]]) -> None:
     for call in book.calls:
         at = places.get(call.value, [])
         _expect(len(at) <= 1, f"{call.value} is there {len(at)} times: {at}")
-        promised = call.end is not None and not call.lost
+        promised = call.end is not None and not call.lost and not call.free
         if not at:
             _expect(not promised, f"{call.value} returned{' and was durable' if call.durable else ''}, and is lost")
-            if call.end is not None:
+            if call.end is not None and not call.free:
                 missing = missing or call
+            continue
+        if call.free:
             continue
         (log, position) = at[0]
         _expect(not call.refused, f"{call.value} raised, and is there")
@@ -157,15 +188,16 @@ def _check_book(book: Book, places: dict[str, list[tuple[str, int]]]) -> None:
         _expect(told is None or told == position, f"{call.value} was told the index {told} and has {position}")
 
 
-def check_views(tree: dict[str, bytes], state: State) -> None:
-    """Each view is there and is the projection of its history."""
-    wanted = {SESSION_VIEW, PARAMETERS_VIEW} | {view_of(data_log(name)) or "" for name in state.tracks}
-    for path in sorted(wanted):
+def check_views(tree: dict[str, bytes], state: State, edits: dict[str, list[bytes]]) -> None:
+    """Each view is there and is the projection of its history; or it is as a person left it, and was not due since."""
+    for path in sorted({SESSION_VIEW, PARAMETERS_VIEW, FILES_VIEW} | {track_view(name) for name in state.tracks}):
         shown = view(state, path)
         if shown is None:
             _expect(path not in tree, f"{path} shows what never was")
             continue
         _expect(path in tree, f"{path} is not there")
+        if tree[path] in edits.get(path, []):
+            continue
         try:
             found = json.loads(tree[path])
         except ValueError:
@@ -173,13 +205,38 @@ def check_views(tree: dict[str, bytes], state: State) -> None:
         _expect(found == shown, f"{path} shows {found}, and the history says {shown}")
 
 
-def check_ends(state: State, books: Iterable[Book]) -> None:
-    """A client that closed has finished, one that vanished was killed."""
+def check_edits(tree: dict[str, bytes], edits: dict[str, list[bytes]]) -> None:
+    """What a person wrote into a view is there, or in ``cut/``."""
+    for path, contents in edits.items():
+        kept = {data for name, data in tree.items() if name.startswith(f".dreamlake/cut/{path.replace('/', '__')}.")}
+        for content in contents:
+            _expect(content in kept or tree.get(path) == content, f"an edit of {path} is gone: {content!r}")
+
+
+def check_files(tree: dict[str, bytes], state: State, books: Iterable[Book]) -> None:
+    """Every upload that was not replaced has its bytes, and their checksum."""
+    uploads = {call.value: call for book in books for call in book.calls if call.content is not None}
+    for record in state.files.values():
+        call = uploads.get(record["id"])
+        if call is None or call.content is None or call.free or call.lost or call.replaceable:
+            continue
+        place = place_of(record)
+        _expect(place in tree, f"{call.value} was uploaded, and {place} is not there")
+        _expect(tree[place] == call.content, f"{place} is not what was uploaded as {call.value}")
+        checksum = hashlib.sha256(call.content).hexdigest()
+        _expect(record["checksum"] == checksum, f"{place} has the checksum {record['checksum']}, not {checksum}")
+
+
+def check_ends(state: State, books: Iterable[Book], *, doubtful: bool) -> None:
+    """A client that closed has finished, one that vanished was killed, but for a forked child: it has finished."""
     for book in books:
         client = state.clients.get(book.client.hex())
-        if client is not None and book.end is not None:
-            wanted = {True: ["finished"], False: ["killed"], None: ["finished", "killed"]}[book.closed]
-            _expect(client.state in wanted, f"client {book.name} is {client.state}, and should be {wanted}")
+        if client is not None:
+            vanished = "finished" if book.forked else "killed"
+            wanted = {True: {"finished"}, False: {vanished}, None: {"finished", vanished}}[book.closed]
+            if doubtful:  # somebody took it for dead while it lived
+                wanted |= {vanished}
+            _expect(client.state in wanted, f"client {book.name} is {client.state}, and should be {sorted(wanted)}")
 
 
 def is_committed(disk: Disk, at: int, client: bytes, end: int) -> bool:

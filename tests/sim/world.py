@@ -17,19 +17,22 @@ from random import Random
 from typing import Any, ClassVar
 
 from dreamlake.world import processes
-from tests.sim import promises
 from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
 from tests.sim.network import NetworkFaults, SimNetwork
-from tests.sim.ownership import Ownership
-from tests.sim.parties import AgentProcess, Client, Party
+from tests.sim.ownership import check_ownership
+from tests.sim.parties import AgentProcess, Memory, Party
+from tests.sim.places import Place, place_of
 from tests.sim.profiles import Profile, limits, profile_of
-from tests.sim.promises import Book, Violation
+from tests.sim.promises import Violation
+from tests.sim.trainings import Client
 
-PATH = "/runs/w/s"
+PATHS = ("/runs/w/s", "/runs/w/t")
+PLACES_MAX = 4
 CALM_TURNS_MAX = 1200
 _WALL = 1_700_000_000 * 10**9
 _DEPTH_MAX = 2
 _WAITS = (0.01, 0.06, 0.3, 1.1, 3.5)
+_STOPPED_SECONDS = (0.5, 5.0, 40.0)
 NESTED = ("call", "link", "agent", "work", "network")
 
 
@@ -40,11 +43,10 @@ class World:
         self.seed, self.chance = seed, Random(seed)
         self.profile = (profile or profile_of(seed)).drawn(self.chance)
         self.now = 1000.0
-        self.may_vanish = self.profile.lies > 0
         self.events: deque[str] = deque(maxlen=2000)
         self.clients: list[Client] = []
         self.agents: list[AgentProcess] = []
-        self.books: list[Book] = []
+        self.places: list[Place] = []
         self.boot = 1
         self._blind = self.chance.random() < self.profile.blind
         self._wall_ns = _WALL
@@ -52,13 +54,15 @@ class World:
         self._depth = 0
         self._calm = False
         self._dooms: dict[int, int] = {}  # pid → disk calls until it dies; USER stands for the power
+        self._paths = PATHS[: self.profile.sessions]
+        self._copies = self._edits = 0
         self._homes = [f"ipc://{name}" for name in "abc"[: self.profile.homes]]
+        self._memories = {home: Memory() for home in self._homes}
         self.disk = SimDisk(self.chance, self.profile.disk)
         self.network = SimNetwork(self.chance, self.profile.network)
         self.disk.mkdirs("/runs/w")
         self.disk.settle()
         self.disk.before, self.disk.after = self._before, self._after
-        self.ownership = Ownership(self.disk, PATH)
 
     # ── for the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,8 +92,16 @@ class World:
     def user(self) -> SimProcess:
         return self.disk.process(USER)
 
-    def client_id(self) -> bytes:
-        return self.random(16)
+    def client_id(self, size: int) -> bytes:
+        return self.random(size)
+
+    def place_at(self, path: str) -> Place:
+        """What is known of the directory there, which a process has just made or found."""
+        for place in self.places:
+            if place.path == path and not place.removed:
+                return place
+        self.places.append(Place(path))
+        return self.places[-1]
 
     def agent_at(self, home: str) -> AgentProcess | None:
         return next((each for each in self.agents if each.home == home and not each.dead), None)
@@ -98,7 +110,7 @@ class World:
         if self.agent_at(home) is None:
             pid = self._next_pid()
             self.note(f"agent a{pid} starts at {home}")
-            self.agents.append(AgentProcess(self, pid, f"a{pid}", home))
+            self.agents.append(AgentProcess(self, pid, home, self._memories[home]))
 
     def note(self, text: str) -> None:
         self.events.append(f"{self.now:.3f} {text}")
@@ -111,7 +123,7 @@ class World:
 
     def act(self, party: Party, thread: str, work: Callable[[], object]) -> None:
         """Let one thread of a process go on; its death is its own."""
-        if party.dead or thread in party.busy:
+        if party.dead or thread in party.busy or (self.now < party.stopped_until and not self._calm):
             return
         party.busy.add(thread)
         try:
@@ -131,7 +143,7 @@ class World:
                 finally:
                     self._depth -= 1
         if any(each.pid == pid and not each.dead for each in self.agents):
-            self.ownership.check(pid, name, given)
+            check_ownership(self.disk, pid, name, given)
 
     def _after(self, pid: int, name: str, given: tuple[object, ...]) -> None:
         if not self._calm and self._dooms.get(pid) == 0:
@@ -157,7 +169,11 @@ class World:
         self.disk.power_loss()
         self.boot += 1
         self._dooms.clear()
-        promises.power_loss(self.books)
+        for place in self.places:
+            if place.copied and not place.removed:
+                place.remove(self.disk)  # nothing was promised of a copy that was not synced
+            elif not place.removed:
+                place.power_loss()
 
     def _reap(self) -> None:
         """What the kernel does for the dead."""
@@ -166,9 +182,7 @@ class World:
                 self.note(f"{party.name} is dead")
                 self._dooms.pop(party.pid, None)
                 party.end()
-                if isinstance(party, Client):
-                    for book in party.books:
-                        book.end = book.end or "died"
+                party.died()
         self.clients = [each for each in self.clients if not each.dead]
         self.agents = [each for each in self.agents if not each.dead]
 
@@ -193,27 +207,102 @@ class World:
 
     def _arrive(self) -> None:
         if len(self.clients) < self.profile.clients:
-            self.arrive(self.chance.choice(self._homes))
+            paths = [*self._paths, *(place.path for place in self.places if place.copied and not place.removed)]
+            self.arrive(self.chance.choice(self._homes), self.chance.choice(paths))
 
-    def arrive(self, home: str) -> Client | None:
-        pid = self._next_pid()
-        client = Client(self, pid, f"c{pid}", PATH, home)
-        self.note(f"{client.name} arrives")
-
-        def begin() -> None:
-            try:
-                client.begin()
-            except OSError as error:
-                self.note(f"{client.name} cannot open: {error}")
-                self.disk.kill(pid)
-
-        self.act(client, "call", begin)
-        if client.dead:
-            for book in client.books:
-                book.end = "died"
-            return None
+    def arrive(self, home: str, path: str) -> None:
+        """A script starts, and opens a session."""
+        client = Client(self, self._next_pid(), home)
+        self.note(f"{client.name} arrives at {path}")
         self.clients.append(client)
-        return client
+        self.act(client, "call", lambda: self._open(client, path))
+
+    def _open(self, client: Client, path: str) -> None:
+        try:
+            client.open(path)
+        except OSError as error:
+            self.note(f"{client.name} cannot open: {error}")
+            self.disk.kill(client.pid)
+
+    def _open_another(self, client: Client) -> None:
+        """A second session in the same process; or the same once more."""
+        if client.trainings and len(client.trainings) < 2:
+            try:
+                client.open(self.chance.choice(self._paths))
+            except OSError as error:
+                self.note(f"{client.name} cannot open another session: {error}")
+
+    def _fork(self, client: Client) -> None:
+        if client.trainings and len(self.clients) < 2 * self.profile.clients:
+            child = Client(self, self._next_pid(), client.home)
+            self.note(f"{client.name} forks {child.name}")
+            self.clients.append(child)
+            client.fork(child)
+
+    def _call(self, client: Client) -> None:
+        try:
+            client.use_what_was_inherited()
+        except OSError as error:
+            self.note(f"{client.name} cannot begin a journal: {error}")
+        if client.trainings:
+            self.chance.choice(client.trainings).call()
+
+    def _stop_for_a_while(self, party: Party) -> None:
+        party.stopped_until = self.now + self.chance.choice(_STOPPED_SECONDS)
+
+    # what users do to directories
+
+    def _some_place(self) -> Place | None:
+        there = [each for each in self.places if not each.removed and self.disk.exists(each.path)]
+        return self.chance.choice(there) if there and self._depth == 0 else None
+
+    def _remove(self) -> None:
+        place = self._some_place()
+        if place is not None:
+            self.note(f"the user removes {place.path}")
+            place.remove(self.disk)
+
+    def _copy(self) -> None:
+        place = self._some_place()
+        if place is not None and sum(not each.removed for each in self.places) < PLACES_MAX:
+            self._copies += 1
+            path = f"/runs/w/copy{self._copies}"
+            self.note(f"the user copies {place.path} to {path}")
+            try:
+                copied = place.copy(self.disk, path)
+            except OSError:  # no room
+                if self.disk.exists(path):
+                    self.disk.remove_tree(path)
+                return
+            self.places.append(copied)
+            copied.check_reading(self)
+
+    def _move(self) -> None:
+        place = self._some_place()
+        if place is not None and sum(not each.removed for each in self.places) < PLACES_MAX:
+            self._copies += 1
+            path = f"/runs/w/moved{self._copies}"
+            self.note(f"the user moves {place.path} to {path}")
+            self.disk.move(place.path, path)
+            place.path = path
+
+    def _edit(self) -> None:
+        place = self._some_place()
+        views = place.views(self.disk) if place is not None else []
+        if place is not None and views and self.disk.room_bytes > 1000:
+            view = self.chance.choice(views)
+            self._edits += 1
+            content = b'{"edited": %d}' % self._edits if self.chance.random() < 0.5 else b"edited %d" % self._edits
+            self.note(f"the user edits {place.path}/{view}: {content!r}")
+            place.edit(self.disk, view, content)
+
+    def _push(self) -> None:
+        """Whatever may leave the machine leaves it."""
+        for agent in self.agents:
+            for key, directory in agent.loop.directories.items():
+                place = place_of(self, key[1])
+                if place is not None:
+                    place.push(self.disk, directory)
 
     def _start_some(self) -> None:
         self.start_agent(self.chance.choice(self._homes))
@@ -236,12 +325,11 @@ class World:
 
     def _leave(self, client: Client) -> None:
         """Close, and go when all is flushed, or after a while."""
-        if not client.leaving:
-            client.leave()
-        elif not client.flushes or self.chance.random() < 0.2:
-            for conversation in client.board.conversations.values():
-                conversation.leave()
-            client.book.end = "left"
+        if not all(training.leaving for training in client.trainings):
+            for training in client.trainings:
+                training.leave()
+        elif not any(training.flushes for training in client.trainings) or self.chance.random() < 0.2:
+            client.exit()
             self.disk.kill(client.pid)
 
     def _kill(self, party: Party) -> None:
@@ -252,11 +340,14 @@ class World:
         self._dooms.setdefault(party.pid, self.chance.choice((5, 30, 100)) * self.chance.randint(0, 10) // 10)
 
     _OF_CLIENT: ClassVar[dict[str, Callable[[Any, Any], object]]] = {
-        "call": lambda self, client: client.call(),
+        "call": _call,
         "link": lambda self, client: client.link(),
-        "flush": lambda self, client: client.flush(self.chance.random() < 0.5),
-        "sync": lambda self, client: client.sync(),
+        "flush": lambda self, client: [each.flush(self.chance.random() < 0.5) for each in client.trainings],
+        "sync": lambda self, client: [each.sync() for each in client.trainings],
         "leave": _leave,
+        "open_another": _open_another,
+        "fork": _fork,
+        "pause_client": _stop_for_a_while,
         "kill_client": _kill,
         "doom_client": _doom_party,
     }
@@ -264,6 +355,7 @@ class World:
         "agent": lambda self, agent: agent.turn(),
         "work": lambda self, agent: agent.work(),
         "stop_agent": lambda self, agent: agent.stop(),
+        "pause_agent": _stop_for_a_while,
         "kill_agent": _kill,
         "doom_agent": _doom_party,
     }
@@ -277,6 +369,11 @@ class World:
         "fill": _fill,
         "heal": _heal,
         "jump": _jump,
+        "remove": _remove,
+        "copy": _copy,
+        "move": _move,
+        "edit": _edit,
+        "push": _push,
     }
 
     # ── the storm, and the calm after it ────────────────────────────────────────────────────────────────────────────
@@ -294,7 +391,7 @@ class World:
         for step in self.chance.choices(steps, weights, k=self.profile.steps):
             self._step(step)
             self._reap()
-            if not self.agents and self.chance.random() < 0.05:
+            if self.chance.random() < 0.02:
                 self.check_reading()
 
     def _settle(self) -> None:
@@ -302,16 +399,21 @@ class World:
         self.note("calm")
         self.disk.faults, self.network.faults = Faults(), NetworkFaults()
         self.disk.capacity_bytes = None
+        for client in self.clients:
+            client.inherited.clear()
         for home in self._homes:
-            self.arrive(home)
+            self.arrive(home, self._paths[0])
+        for path in sorted({*self._paths[1:], *(place.path for place in self.places if not place.removed)}):
+            if path != self._paths[0]:
+                self.arrive(self._homes[0], path)
         self._until(
             "everything is acked and covered", lambda: all(each.quiet for each in (*self.clients, *self.agents))
         )
         for client in self.clients:
-            self.act(client, "call", client.leave)
+            self.act(client, "call", lambda client=client: [each.leave() for each in client.trainings])  # type: ignore[misc]
         self._until("every session is closed", lambda: all(each.quiet for each in self.clients))
         for client in self.clients:
-            self._leave(client)
+            self.act(client, "call", lambda client=client: self._leave(client))  # type: ignore[misc]
         self._reap()
         self._until("every directory is let go", lambda: not any(each.core.sessions for each in self.agents))
 
@@ -334,7 +436,10 @@ class World:
 
     def _restless(self) -> str:
         clients = [
-            f"{each.name}: {each.conversation.phase}, {each.conversation.unacked} unacked" for each in self.clients
+            f"{each.name} at {training.path}: {training.conversation.phase}, {training.conversation.unacked} unacked, "
+            f"{len(training.flushes)} flushes, gone {training.book.gone}"
+            for each in self.clients
+            for training in each.trainings
         ]
         agents = [f"{each.name}: {each.core.last_error}, {list(each.core.sessions.values())}" for each in self.agents]
         return "; ".join(clients + agents)
@@ -342,28 +447,15 @@ class World:
     # ── what must be true ───────────────────────────────────────────────────────────────────────────────────────────
 
     def check_reading(self) -> None:
-        """No agent lives: a reader who replays the journals finds everything."""
-        if not self.disk.exists(PATH):
-            return
-        at = self.user.root(PATH)
-        _loaded, found = promises.replayed(self.user, at)
-        self.user.close(at)
-        promises.check_rows(found, self.books)
+        """A reader who replays the journals finds everything, whoever lives."""
+        place = self._some_place()
+        if place is not None and not self.agents:
+            place.check_reading(self)
 
     def _check(self) -> None:
-        tree = self.disk.tree(PATH)
-        promises.check_rows(promises.read_rows(tree), self.books)
-        at = self.user.root(PATH)
-        loaded, found = promises.replayed(self.user, at)
-        self.user.close(at)
-        if loaded.warnings:
-            raise Violation(f"the directory is not sound: {loaded.warnings}")
-        promises.check_rows(found, self.books)
-        promises.check_views(tree, loaded.state)
-        promises.check_ends(loaded.state, self.books)
-        left = [path for path in tree if path.startswith(".dreamlake/journals/")]
-        if left:
-            raise Violation(f"all is covered and closed, and these journals stay: {left}")
+        for place in self.places:
+            if not place.removed:
+                place.check(self)
 
     @property
     def trace(self) -> tuple[str, str]:

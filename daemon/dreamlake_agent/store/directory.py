@@ -107,6 +107,7 @@ class Directory:
         except OSError as error:
             raise Unseen(f"{path}: {error.strerror}") from None
         owner: Owner | None = None
+        directory: Directory | None = None
         try:
             found = disk.fstat(at)
             if (found.dev, found.ino) != key:
@@ -118,6 +119,8 @@ class Directory:
             directory._recover()
             return directory
         except BaseException:
+            if directory is not None:
+                directory._close_logs()
             if owner is not None:
                 disk.close(owner.fd)
             disk.close(at)
@@ -254,6 +257,7 @@ class Directory:
     def settle(self) -> None:
         """The journals that were here at the opening are applied: cut what none of them brought."""
         self.rows.settle()
+        files.forget_orphans(self.disk, self.at, self.state)
 
     # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -457,11 +461,14 @@ class Directory:
         """Let go of everything, the ownership last."""
         if self.own is not None:
             self.own.close(covered=self.covered.get(self.own.client, (0, 0))[0] >= self.own.end)
+        self._close_logs()
+        release(self.disk, self.owner, self._who)
+        self.disk.close(self.at)
+
+    def _close_logs(self) -> None:
         self.rows.close()
         if self._commits >= 0:
             self.disk.close(self._commits)
-        release(self.disk, self.owner, self._who)
-        self.disk.close(self.at)
 
 
 def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:

@@ -1,0 +1,127 @@
+"""Places: the session directories of a simulated world, what users do to them, and what must stand in them."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from tests.sim import promises
+from tests.sim.platter import Folder
+from tests.sim.promises import Book, Call, Violation
+
+if TYPE_CHECKING:
+    from dreamlake_agent.store.directory import Directory
+    from tests.sim.disk import SimDisk
+    from tests.sim.world import World
+
+
+class Place:
+    """One session directory, from the first process that made it to its end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.books: list[Book] = []
+        self.removed = False
+        self.copied = False
+        self.edits: dict[str, list[bytes]] = {}
+        # what has left the machine: log → its first bytes. They can never be called back.
+        self.left: dict[str, bytes] = {}
+
+    # ── what users do ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def remove(self, disk: SimDisk) -> None:
+        disk.remove_tree(self.path)
+        self.removed = True
+        for book in self.books:
+            book.closed = None
+            for call in book.calls:
+                call.free, call.index = True, None
+
+    def copy(self, disk: SimDisk, path: str) -> Place:
+        """cp -r, at one instant: as much is promised of the copy as was written by then."""
+        disk.copy_tree(self.path, path)
+        made = Place(path)
+        made.copied = True
+        made.books = [
+            Book(book.client, book.name, made, book.forked, [copy.copy(call) for call in book.calls], book.closed)
+            for book in self.books
+        ]
+        made.left, made.edits = dict(self.left), {view: list(edits) for view, edits in self.edits.items()}
+        return made
+
+    def edit(self, disk: SimDisk, view: str, content: bytes) -> None:
+        """Write over a view in an editor; an edit that nobody had seen yet is gone, and that is the user's affair."""
+        edits = self.edits.setdefault(view, [])
+        before = disk.read(f"{self.path}/{view}")
+        if before in edits:
+            edits.remove(before)
+        disk.write(f"{self.path}/{view}", content)
+        edits.append(content)
+
+    def views(self, disk: SimDisk) -> list[str]:
+        return [path for path in disk.tree(self.path) if path.endswith(".json") and not path.startswith(".dreamlake/")]
+
+    # ── what leaves the machine ─────────────────────────────────────────────────────────────────────────────────────
+
+    def push(self, disk: SimDisk, directory: Directory) -> None:
+        """Take what may leave the machine; what left before must be its beginning."""
+        for log, size in directory.durable.items():
+            rows = disk.read(f"{self.path}/{log}")[:size]
+            if len(rows) < size:
+                raise Violation(f"{log} has {len(rows)} bytes, and {size} may leave the machine")
+            self._check_left(log, rows)
+            self.left[log] = max(rows, self.left.get(log, b""), key=len)
+
+    def _check_left(self, log: str, rows: bytes) -> None:
+        left = self.left.get(log, b"")
+        if rows[: len(left)] != left[: len(rows)]:
+            raise Violation(f"rows of {log} had left the machine and are others now")
+
+    def power_loss(self) -> None:
+        promises.power_loss(self.books)
+        self.edits.clear()
+
+    # ── what must be true ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def check_reading(self, world: World) -> None:
+        """Whatever lives or not: a reader who replays the journals finds every call that has returned."""
+        at = world.user.root(self.path)
+        _loaded, found = promises.replayed(world.user, at)
+        world.user.close(at)
+        promises.check_rows(found, self.books, self._free(world))
+
+    def check(self, world: World) -> None:
+        """All is covered, closed and let go."""
+        tree, free = world.disk.tree(self.path), self._free(world)
+        promises.check_rows(promises.read_rows(tree), self.books, free)
+        at = world.user.root(self.path)
+        loaded, found = promises.replayed(world.user, at)
+        world.user.close(at)
+        if loaded.warnings:
+            raise Violation(f"the directory is not sound: {loaded.warnings}")
+        promises.check_rows(found, self.books, free)
+        promises.check_edits(tree, self.edits)
+        promises.check_views(tree, loaded.state, self.edits)
+        promises.check_files(tree, loaded.state, self.books)
+        promises.check_ends(loaded.state, self.books, doubtful=world.profile.lies > 0)
+        for log in self.left:
+            if len(tree.get(log, b"")) < len(self.left[log]):
+                raise Violation(f"rows of {log} had left the machine and are gone")
+            self._check_left(log, tree[log])
+        left = [path for path in tree if path.startswith((".dreamlake/journals/", ".dreamlake/incoming/"))]
+        if left:
+            raise Violation(f"all is covered and closed, and these stay: {left}")
+
+    def _free(self, world: World) -> list[Call]:
+        """Calls of directories that were removed here: the last of them may have come along."""
+        return [call for place in world.places if place.removed for book in place.books for call in book.calls]
+
+
+def place_of(world: World, ino: int) -> Place | None:
+    """The place whose directory has that inode, unless it was removed."""
+    for place in world.places:
+        if not place.removed and world.disk.exists(place.path):
+            found = world.disk.walk(place.path)
+            if isinstance(found, Folder) and found.number == ino:
+                return place
+    return None
