@@ -143,6 +143,10 @@ class SimDisk:
             if isinstance(inode, File):
                 inode.sync()
 
+    def settle_names(self) -> None:
+        """What was made, moved and removed stays so, whatever becomes of the bytes."""
+        self._changes.sync()
+
     def fill(self) -> None:
         """Leave no room; ``capacity_bytes = None`` gives it back."""
         self.capacity_bytes = self.used_bytes

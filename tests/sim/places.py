@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Place:
     """One session directory, from the first process that made it to its end."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, ino: int) -> None:
+        self.path, self.ino = path, ino
         self.books: list[Book] = []
         self.removed = False
         self.copied = False
@@ -30,7 +30,9 @@ class Place:
     # ── what users do ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def remove(self, disk: SimDisk) -> None:
-        disk.remove_tree(self.path)
+        if disk.exists(self.path):
+            disk.remove_tree(self.path)
+            disk.settle_names()
         self.removed = True
         for book in self.books:
             book.closed = None
@@ -40,7 +42,7 @@ class Place:
     def copy(self, disk: SimDisk, path: str) -> Place:
         """cp -r, at one instant: as much is promised of the copy as was written by then."""
         disk.copy_tree(self.path, path)
-        made = Place(path)
+        made = Place(path, disk.walk(path).number)
         made.copied = True
         made.books = [
             Book(book.client, book.name, made, book.forked, [copy.copy(call) for call in book.calls], book.closed)
@@ -77,9 +79,20 @@ class Place:
         if rows[: len(left)] != left[: len(rows)]:
             raise Violation(f"rows of {log} had left the machine and are others now")
 
-    def power_loss(self) -> None:
+    def power_loss(self, disk: SimDisk) -> None:
         promises.power_loss(self.books)
         self.edits.clear()
+        # Nobody synced a mv: the directory may have its old name again.
+        workspace = disk.walk("/runs/w")
+        assert isinstance(workspace, Folder)
+        names = [name for name, inode in workspace.names.items() if inode.number == self.ino]
+        if names:
+            self.path = f"/runs/w/{names[0]}"
+            return
+        self.removed = True
+        durable = [call.value for book in self.books for call in book.calls if call.durable and not call.free]
+        if durable or any(self.left.values()):
+            raise Violation(f"power loss took {self.path}, in which {durable} were durable, or had left the machine")
 
     # ── what must be true ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,9 +132,4 @@ class Place:
 
 def place_of(world: World, ino: int) -> Place | None:
     """The place whose directory has that inode, unless it was removed."""
-    for place in world.places:
-        if not place.removed and world.disk.exists(place.path):
-            found = world.disk.walk(place.path)
-            if isinstance(found, Folder) and found.number == ino:
-                return place
-    return None
+    return next((place for place in world.places if place.ino == ino and not place.removed), None)

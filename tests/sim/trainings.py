@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
 from dreamlake.conversation import Conversation, FlushRequest
@@ -51,10 +51,14 @@ class Pen(Writer):
         self._training.began(self.journal.client)
 
     def begin_anew(self) -> None:
-        training, acked, lost = self._training, self.conversation.sender.acked, self.lost
-        before = training.book
+        before, self._carried = self._training.book, []
         super().begin_anew()
-        training.carried_over(before, acked, whole=self.lost == lost)
+        self._training.carried_over(before, self._carried)
+
+    def _carry(self, op: tuple[Any, ...]) -> None:
+        lost, packed = self.lost, self.journal.pack(op)
+        super()._carry(op)
+        self._carried.append((packed, self.journal.end if self.lost == lost else None))
 
 
 class Training:
@@ -87,14 +91,15 @@ class Training:
         self.books.append(Book(client, self.client.name, place, forked=self.forked))
         place.books.append(self.book)
 
-    def carried_over(self, before: Book, acked: int, *, whole: bool) -> None:
-        """What the removed directory's agent had not taken is in the new one."""
-        carried = [call for call in before.returned() if (call.end or 0) > acked]
-        before.calls = [call for call in before.calls if call not in carried]
-        for call in carried:
-            call.end, call.index, call.durable, call.pinned, call.lost = self.pen.journal.end, None, False, False, False
-            call.free = not whole or call.content is not None  # a capture went with its directory
-        self.book.calls += carried
+    def carried_over(self, before: Book, carried: list[tuple[bytes, int | None]]) -> None:
+        """What the removed directory's agent had not taken is in the new one: operations, each with its end there."""
+        for call in list(before.calls):
+            for packed, end in carried:
+                if call.value.encode() in packed:
+                    before.calls.remove(call)
+                    self.book.calls.append(call)
+                    call.end, call.index, call.durable, call.pinned, call.lost = end, None, False, False, False
+                    call.free = end is None or call.content is not None  # a capture went with its directory
         self.book.closed = None if self.leaving else False
 
     # ── calls ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -110,7 +115,8 @@ class Training:
 
     def _new(self, log: str, track: str = "", content: bytes | None = None) -> Call:
         self.client.number += 1
-        value = f"{self.client.name}-t{self.world.chance.randint(0, 1)}-{self.client.number}"
+        # The z: no value is the beginning of another.
+        value = f"{self.client.name}-t{self.world.chance.randint(0, 1)}-{self.client.number}z"
         call = Call(value, log, track, content=content, free=self.book.gone)
         self.book.calls.append(call)
         return call
@@ -234,7 +240,7 @@ class Training:
 
     @property
     def quiet(self) -> bool:
-        return self.conversation.unacked == 0 and not self.flushes and not self.book.gone
+        return self.conversation.unacked == 0 and not self.flushes
 
 
 class Client(Party):

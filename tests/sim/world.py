@@ -12,7 +12,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, ClassVar
 
@@ -97,11 +97,12 @@ class World:
 
     def place_at(self, path: str) -> Place:
         """What is known of the directory there, which a process has just made or found."""
-        for place in self.places:
-            if place.path == path and not place.removed:
-                return place
-        self.places.append(Place(path))
-        return self.places[-1]
+        ino = self.disk.walk(path).number
+        place = next((each for each in self.places if each.ino == ino and not each.removed), None)
+        if place is None:
+            place = Place(path, ino)
+            self.places.append(place)
+        return place
 
     def agent_at(self, home: str) -> AgentProcess | None:
         return next((each for each in self.agents if each.home == home and not each.dead), None)
@@ -173,7 +174,7 @@ class World:
             if place.copied and not place.removed:
                 place.remove(self.disk)  # nothing was promised of a copy that was not synced
             elif not place.removed:
-                place.power_loss()
+                place.power_loss(self.disk)
 
     def _reap(self) -> None:
         """What the kernel does for the dead."""
@@ -271,7 +272,7 @@ class World:
             try:
                 copied = place.copy(self.disk, path)
             except OSError:  # no room
-                if self.disk.exists(path):
+                with suppress(FileNotFoundError):
                     self.disk.remove_tree(path)
                 return
             self.places.append(copied)
@@ -455,7 +456,10 @@ class World:
     def _check(self) -> None:
         for place in self.places:
             if not place.removed:
-                place.check(self)
+                try:
+                    place.check(self)
+                except Violation as found:
+                    raise Violation(f"{place.path}: {found}") from found
 
     @property
     def trace(self) -> tuple[str, str]:

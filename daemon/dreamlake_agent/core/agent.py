@@ -190,6 +190,9 @@ class Agent:
         session.bytes_since_checkpoint = 0
         session.following.clear()
         session.held.clear()
+        # A checksum whose commit failed is not known any more: what the directory now says is not hashed, is hashed.
+        session.hashing.clear()
+        session.landing.clear()
         for client in session.clients.values():
             client.applied, client.running = 0, codec.seed(client.id)
             # Nothing is known any more of what was not committed: not what was placed where, nor whose end was said.

@@ -64,6 +64,7 @@ class Directory:
         self.disk, self.at, self.owner = disk, at, owner
         self.warnings: list[str] = []
         self._who: dict[str, Any] = {}
+        self._path = ""
         self.cuts = CutFolder(disk, at)
         loaded = load(disk, at, origin)
         self.origin = loaded.state.origin
@@ -115,7 +116,7 @@ class Directory:
             owner = acquire(disk, at, who)
             owner.distrust = owner.distrust or distrust
             directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=owner.distrust)
-            directory._who = who
+            directory._who, directory._path = who, path
             directory._recover()
             return directory
         except BaseException:
@@ -380,7 +381,7 @@ class Directory:
         sizes = self.rows.take_grown()
         wanted, self._unsynced = self._unsynced - self._distrusted, set()
         base_durable, self._base_durable = self._base_durable, True
-        placed = sorted(self._placed)
+        placed, path_here = sorted(self._placed), self._path
 
         def job() -> None:
             names = disk.listdir(JOURNALS, at)
@@ -401,6 +402,7 @@ class Directory:
                     _fsync(disk, path, at, missing_ok=True)
                 sync_folder(disk, ".dreamlake", at)
                 sync_folder(disk, ".", at)
+                _sync_names(disk, path_here)
 
         return sizes, job
 
@@ -469,6 +471,21 @@ class Directory:
         self.rows.close()
         if self._commits >= 0:
             self.disk.close(self._commits)
+
+
+def _sync_names(disk: Disk, path: str) -> None:
+    """A directory by its name: the session's in the workspace's, that in the root, the root in what it is in. A client
+    may have made any of them."""
+    for _ in range(3):
+        path = path.rpartition("/")[0]
+        try:
+            folder = disk.root(path or "/")
+        except (PermissionError, FileNotFoundError):
+            continue  # not ours to read, so not made by us; or moved away
+        try:
+            disk.fsync(folder)
+        finally:
+            disk.close(folder)
 
 
 def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:
