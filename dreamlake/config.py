@@ -43,6 +43,7 @@ CHECKPOINT_BYTES = 32 << 20  # and after so many journal bytes: what a recovery 
 SCAN_SECONDS = 1.0  # journals/ of an owned directory is looked at this often
 RELEASE_SECONDS = 2.0  # a directory nobody has open is let go after this
 HEARD_SECONDS = 3.0  # a client that says nothing for so long is followed through its file
+HASH_TRIES = 4  # to read a file for its checksum, RETRY_SECONDS apart
 RETRY_SECONDS = (0.25, 3.0)  # a directory in trouble is tried again: first, and at most
 STOP_SECONDS = 20.0  # stop drains this long at most
 TURN_BYTES = 4 << 20  # messages heard before a commit

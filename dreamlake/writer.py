@@ -19,6 +19,7 @@ from dreamlake.conversation import Conversation
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
+from dreamlake.reader.superseded import bytes_of, superseded
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
 from dreamlake.world.disk import READ, REAL_DISK, Disk, path_of, sync_folder
@@ -26,6 +27,7 @@ from dreamlake.world.disk import READ, REAL_DISK, Disk, path_of, sync_folder
 log = logging.getLogger("dreamlake")
 
 FOLDERS = (".dreamlake/journals", ".dreamlake/incoming")
+_MOVES_MAX = 5  # of one captured file while it is fsynced
 _CARRY_TRIES = 10  # to read a removed journal, a second each; then what could not be read counts as lost
 
 _link: LinkThread | None = None
@@ -270,17 +272,29 @@ class Writer:
             self.captured.append((end, incoming, place))
 
     def _sync_file(self, captured: tuple[int, str, str]) -> None:
-        for path in captured[1:]:  # captured, or placed by the agent meanwhile; a replaced file needs no fsync
-            try:
-                fd = self._disk.open(path, READ, self.at)
-            except FileNotFoundError:
-                continue
-            try:
-                self._disk.fsync(fd)
-            finally:
-                self._disk.close(fd)
-            sync_folder(self._disk, path.rpartition("/")[0], self.at)
-            return
+        """Wherever the agent has put it meanwhile; when it moves while we look, look again."""
+        _end, incoming, place = captured
+        version = incoming.rpartition("/")[2].partition("-")[2]
+        for _ in range(_MOVES_MAX):
+            kept = bytes_of(version, place, superseded(self._disk, self.at))
+            for path in (incoming, kept or place):
+                if self._fsync(path):
+                    break
+            if path == incoming or kept == bytes_of(version, place, superseded(self._disk, self.at)):
+                return
+
+    def _fsync(self, path: str) -> bool:
+        """A file and its name; False when it is not there."""
+        try:
+            fd = self._disk.open(path, READ, self.at)
+        except FileNotFoundError:
+            return False
+        try:
+            self._disk.fsync(fd)
+        finally:
+            self._disk.close(fd)
+        sync_folder(self._disk, path.rpartition("/")[0], self.at)
+        return True
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

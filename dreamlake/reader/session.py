@@ -17,6 +17,7 @@ from dreamlake.reader.commits import ORIGIN
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import committed, leftovers, load
 from dreamlake.reader.segments import JOURNALS
+from dreamlake.reader.superseded import bytes_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.names import name_of
 from dreamlake.wire.state import (
@@ -223,6 +224,9 @@ class SessionReader:
         inner = f"{folder}/" if folder else ""
         if self._state is not None and record["id"] in self._state.incoming:
             yield f".dreamlake/incoming/{self._state.incoming[record['id']]}"
+            kept = bytes_of(record["id"], f"files/{inner}{name}", superseded(self._disk, self._at))
+            if kept is not None:
+                yield kept
         yield f"files/{inner}{record['id']}/{name}"  # 0.2.x
         yield f"files/{inner}{name}"
 

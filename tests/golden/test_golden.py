@@ -155,4 +155,8 @@ def test_a_recovered_directory_opens_again_and_loses_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize("state", ["killed", "recovered"])
 def test_a_session_directory_is_written_as_ever(state: str, tmp_path: Path) -> None:
     world.make(tmp_path)
-    assert world.tree(tmp_path / state) == world.tree(make.directory(state, tmp_path / "golden"))
+    written = world.tree(tmp_path / state)
+    # Kept since 0.3: what an upload replaced, until a checkpoint. Nobody who does not know of it is in its way.
+    kept = {path: written.pop(path) for path in list(written) if path.startswith(".dreamlake/superseded/")}
+    assert list(kept.values()) == ([b"weights of epoch 0\n"] if state == "killed" else [])
+    assert written == world.tree(make.directory(state, tmp_path / "golden"))

@@ -54,7 +54,6 @@ class Call:
     refused: bool = False  # it never returned: the disk did not take it
     free: bool = False  # its directory was removed: it may be there or not
     content: bytes | None = None  # of an upload
-    replaceable: bool = False  # power loss took the order of uploads: others to the same place may have come after it
 
 
 @dataclass
@@ -84,7 +83,7 @@ def power_loss(books: Iterable[Book]) -> None:
         for call in book.calls:
             call.lost = call.lost or not call.durable
             if not call.pinned:
-                call.index, call.replaceable = None, True
+                call.index = None
 
 
 # ── what a directory says ───────────────────────────────────────────────────────────────────────────────────────────
@@ -218,7 +217,7 @@ def check_files(tree: dict[str, bytes], state: State, books: Iterable[Book]) -> 
     uploads = {call.value: call for book in books for call in book.calls if call.content is not None}
     for record in state.files.values():
         call = uploads.get(record["id"])
-        if call is None or call.content is None or call.free or call.lost or call.replaceable:
+        if call is None or call.content is None or call.free or call.lost:
             continue
         place = place_of(record)
         _expect(place in tree, f"{call.value} was uploaded, and {place} is not there")

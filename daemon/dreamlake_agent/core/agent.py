@@ -15,7 +15,7 @@ from dreamlake.wire import codec, messages, ops, window
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.effects import Effect
-from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Session
+from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Hashing, Session
 
 Effects = Iterator[Effect]
 
@@ -341,7 +341,8 @@ class Agent:
         if event.runs:
             session.commits += 1
             session.committed_at = self._now
-        session.hashing -= session.landing
+        for file_id in session.landing:
+            session.hashing.pop(file_id, None)
         session.landing.clear()
         yield from self._start_hashing(session, event.unhashed)
         for client in session.clients.values():
@@ -473,7 +474,7 @@ class Agent:
     def _start_hashing(self, session: Session, unhashed: list[tuple[str, str]]) -> Effects:
         for file_id, path in unhashed:
             if file_id not in session.hashing:
-                session.hashing.add(file_id)
+                session.hashing[file_id] = Hashing(path)
                 yield do.Hash(session.key, file_id, path)
 
     def _hashed(self, session: Session, event: on.Hashed) -> Effects:
@@ -482,8 +483,18 @@ class Agent:
             yield self._say(session, (ops.HASHED, self._wall, event.file_id, event.checksum))
             yield self._commit(session)
             return
-        session.hashing.discard(event.file_id)
+        job = session.hashing.get(event.file_id)
+        if job is not None and job.tries < config.HASH_TRIES and session.phase == LIVE:
+            job.tries, job.again = job.tries + 1, self._now + config.RETRY_SECONDS[1]
+            return
+        session.hashing.pop(event.file_id, None)
         yield from self._settle_flushes(session)
+
+    def _hash_again(self, session: Session) -> Effects:
+        for file_id, job in session.hashing.items():
+            if job.again is not None and self._now >= job.again:
+                job.again = None
+                yield do.Hash(session.key, file_id, job.path)
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -519,6 +530,7 @@ class Agent:
         if now - session.scanned_at >= config.SCAN_SECONDS and not session.stopping:
             session.scanned_at = now
             yield do.Scan(session.key)
+        yield from self._hash_again(session)
         if self._is_idle(session) and now - session.committed_at >= config.RELEASE_SECONDS:
             yield do.Release(session.key)
             del self.sessions[session.key]

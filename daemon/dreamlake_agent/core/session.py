@@ -55,6 +55,15 @@ class Flush:
 
 
 @dataclass
+class Hashing:
+    """A file whose checksum is being computed; or, when the disk would not read it, will be once more at ``again``."""
+
+    path: str
+    tries: int = 1
+    again: float | None = None
+
+
+@dataclass
 class Session:
     """One directory. Commits are counted; what is shown, durable or covered is a count of commits."""
 
@@ -72,7 +81,7 @@ class Session:
     # killed
     held: set[bytes] = field(default_factory=set)
     flushes: list[Flush] = field(default_factory=list)
-    hashing: set[str] = field(default_factory=set)
+    hashing: dict[str, Hashing] = field(default_factory=dict)
     # checksums known, on their way into a commit
     landing: set[str] = field(default_factory=set)
     # how often something was put into memory, and how often of these a commit has put it on disk

@@ -26,6 +26,7 @@ from dreamlake.reader.commits import (
 )
 from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
 from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
+from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
@@ -74,6 +75,8 @@ class Directory:
         self.segments: dict[bytes, list[Segment]] = loaded.segments
         self.rows = Rows(disk, at, loaded.marks, self.cuts, distrust=distrust)
         self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
+        self.files = files.Files(disk, at)
+        self._superseded: list[str] = []  # what the checkpoint under way does away with
         self._loaded = loaded
         self._pending = Applied()
         self._runs: list[Run] = []
@@ -244,7 +247,7 @@ class Directory:
         return self._place() if self.state.incoming else []
 
     def _place(self) -> list[str]:
-        placed, missing = files.place_new(self.disk, self.at, self.state)
+        placed, missing = self.files.place(self.state)
         self.warnings += [f"{place}: the bytes that were captured for it are gone" for place in missing]
         self._placed.update(files.place_of(self.state.files[file_id]) for file_id in placed)
         return placed
@@ -258,6 +261,7 @@ class Directory:
     def settle(self) -> None:
         """The journals that were here at the opening are applied: cut what none of them brought."""
         self.rows.settle()
+        self.files.settle(self.state)
         files.forget_orphans(self.disk, self.at, self.state)
 
     # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -396,6 +400,12 @@ class Directory:
             sync_folder(disk, JOURNALS, at)
             for path in placed:
                 _fsync(disk, path, at, missing_ok=True)
+            if placed:
+                # One may have been replaced while this goes on; and each has come from one folder into another.
+                for kept in superseded(disk, at):
+                    _fsync(disk, kept.path, at, missing_ok=True)
+                for folder in sorted({path.rpartition("/")[0] for path in placed}):
+                    sync_folder(disk, folder, at)
             _fsync(disk, COMMITS, at)
             if not base_durable:
                 for path in (CHECKPOINT, ORIGIN, *HISTORIES):
@@ -426,12 +436,13 @@ class Directory:
         logs, self.rows.dirty = self.rows.dirty, set()
         views, self.views.dirty = self.views.dirty, set()
         placed, self._placed = self._placed, set()
+        old = self._superseded = self.files.superseded()
         data = encode_checkpoint(checkpoint)
         disk, at = self.disk, self.at
 
         def job() -> None:
             sync()
-            folders = {"."}
+            folders = {".", files.INCOMING, *([SUPERSEDED] if old else [])}
             for path in (*sorted(logs), *sorted(views), *sorted(placed)):
                 _fsync(disk, path, at, missing_ok=True)
                 while path:
@@ -440,12 +451,17 @@ class Directory:
             for folder in sorted(folders):
                 sync_folder(disk, folder, at)
             replace_file(disk, CHECKPOINT, data, at, durable=True)
+            for path in old:
+                disk.unlink(path, at)
+            if old:
+                sync_folder(disk, SUPERSEDED, at)
 
         return checkpoint, sizes, job
 
     def checkpointed(self, checkpoint: Checkpoint) -> None:
         """The job is done: what it covers may be forgotten."""
         self.covered = dict(checkpoint.clients)
+        self.files.forget(self._superseded)
         self._recent = [commit for commit in self._recent if commit.seq >= checkpoint.seq]
         if self._commits_bytes > COMMITS_ROTATE_BYTES:
             clients = checkpoint.clients if self._recent else None

@@ -7,9 +7,10 @@ history still says where the file belongs.
 from __future__ import annotations
 
 from dreamlake.reader.segments import JOURNALS
+from dreamlake.reader.superseded import SUPERSEDED, Superseded, bytes_of, place_digest, superseded
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import State
-from dreamlake.world.disk import Disk
+from dreamlake.world.disk import CREATE, WRITE, Disk
 
 INCOMING = ".dreamlake/incoming"
 
@@ -19,34 +20,76 @@ def place_of(record: dict[str, object]) -> str:
     return f"files/{file_place(str(record['path']), str(record['filename']))}"
 
 
-def place_new(disk: Disk, at: int, state: State) -> tuple[list[str], list[str]]:
-    """Put every captured file whose operation is committed in its place; returns the ids of those that are there now,
-    and the places of those whose bytes are nowhere.
+class Files:
+    """The files of one directory; only its owner has one."""
 
-    Raises :class:`OSError` when a file is there to be moved and cannot be.
-    """
-    placed: list[str] = []
-    missing: list[str] = []
-    for file_id, incoming in list(state.incoming.items()):
-        place = place_of(state.files[file_id])
-        try:
-            disk.mkdirs(place.rpartition("/")[0], at)
-            disk.rename(f"{INCOMING}/{incoming}", place, at)
-            placed.append(file_id)
-        except FileNotFoundError:
-            if _is_there(disk, at, place):
-                placed.append(file_id)  # in its place already, since before a recovery
+    def __init__(self, disk: Disk, at: int) -> None:
+        self._disk, self._at = disk, at
+        self._kept = superseded(disk, at)
+        self._number = max((each.number for each in self._kept), default=0)
+
+    def place(self, state: State) -> tuple[list[str], list[str]]:
+        """Put every captured file whose operation is committed in its place; returns the ids of those that are there
+        now, and the places of those whose bytes are nowhere.
+
+        What stood there is kept until a checkpoint covers this: should power loss take the operation, what it replaced
+        must be there again. Raises :class:`OSError` when a file is there to be moved and cannot be.
+        """
+        placed: list[str] = []
+        missing: list[str] = []
+        for file_id, incoming in list(state.incoming.items()):
+            place = place_of(state.files[file_id])
+            if self._is_file(f"{INCOMING}/{incoming}"):
+                self._make_room(file_id, place)
+                self._disk.rename(f"{INCOMING}/{incoming}", place, self._at)
+                placed.append(file_id)
+            elif self._is_file(place) or bytes_of(file_id, place, self._kept):
+                placed.append(file_id)  # since before a recovery
             else:
                 missing.append(place)
-        del state.incoming[file_id]
-    return placed, missing
+            del state.incoming[file_id]
+        return placed, missing
 
+    def _make_room(self, newcomer: str, place: str) -> None:
+        digest = place_digest(place)
+        mine = [each for each in self._kept if each.place == digest]
+        is_there = self._is_file(place)
+        if not is_there:
+            self._disk.mkdirs(place.rpartition("/")[0], self._at)
+            if not mine or mine[-1].newcomer == newcomer:
+                return
+        self._number += 1
+        entry = Superseded(self._number, newcomer, digest, empty=not is_there)
+        self._disk.mkdirs(SUPERSEDED, self._at)
+        if is_there:
+            self._disk.rename(place, entry.path, self._at)
+        else:
+            self._disk.close(self._disk.open(entry.path, WRITE | CREATE, self._at))
+        self._kept.append(entry)
 
-def _is_there(disk: Disk, at: int, place: str) -> bool:
-    try:
-        return disk.stat(place, at).is_file
-    except FileNotFoundError:
-        return False
+    def settle(self, state: State) -> None:
+        """After recovery: a version that is the last one after all gets its bytes back."""
+        if self._kept:
+            for path, file_id in state.places.items():
+                place = f"files/{path}"
+                kept = bytes_of(file_id, place, self._kept)
+                if kept is not None:
+                    self._disk.mkdirs(place.rpartition("/")[0], self._at)
+                    self._disk.rename(kept, place, self._at)
+                    self._kept = [each for each in self._kept if each.path != kept]
+
+    def superseded(self) -> list[str]:
+        """What may go once the checkpoint that is about to be made is in place; then :meth:`forget` it."""
+        return [each.path for each in self._kept]
+
+    def forget(self, paths: list[str]) -> None:
+        self._kept = [each for each in self._kept if each.path not in paths]
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            return self._disk.stat(path, self._at).is_file
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def forget_captures(disk: Disk, at: int, state: State, client: bytes) -> None:
