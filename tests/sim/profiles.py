@@ -82,6 +82,11 @@ PROFILES = (
     ),
     Profile("full", _with(**_DEATHS, fill=1.5, heal=3.0), disk=Faults(short_write=0.03, short_read=0.03, eio=0.003)),
     Profile("power", _with(**_DEATHS, power=0.4, doom_power=0.6, sync=3.0, flush=4.0)),
+    Profile(
+        "unsound",
+        _with(**_ARRIVALS, kill_agent=0.5, start_agent=1.0, power=0.5, doom_power=0.5, sync=4.0, flush=6.0),
+        disk=Faults(fsync_error=0.1, forget_names=False),
+    ),
     Profile("users", _with(**_DEATHS, **_USERS, fill=0.3, heal=2.0), homes=2, sessions=2),
     Profile(
         "ranks",

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from dreamlake.conversation import Conversation
-from dreamlake.wire import window
+from dreamlake.wire import messages, window
 from dreamlake.world.disk import CREATE, READ_APPEND
+from dreamlake_agent import loop
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.store import directory, rows
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.directory import Directory
+from dreamlake_agent.store.files import Files
 from dreamlake_agent.store.owner import Owner, read_record, write_record
 from tests.sim.profiles import profile_of
 from tests.sim.world import World, run
@@ -74,7 +76,9 @@ def unlinked_before_checkpoint(patch: pytest.MonkeyPatch) -> None:
 def client_id_used_again(patch: pytest.MonkeyPatch) -> None:
     """Client ids are few, as pids and ranks are."""
     patch.setattr(
-        World, "client_id", lambda self: bytes(15) + self.random(1)[:1].translate(bytes(i % 2 for i in range(256)))
+        World,
+        "client_id",
+        lambda self, size: bytes(size - 1) + self.random(1)[:1].translate(bytes(i % 2 for i in range(256))),
     )
 
 
@@ -155,6 +159,92 @@ def nothing_kept_of_a_cut(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CutFolder, "cut", lambda self, log, fd, start, end: None)
 
 
+def push_of_rows_not_durable(patch: pytest.MonkeyPatch) -> None:
+    """What is committed leaves the machine at once."""
+    commit = Directory.commit
+
+    def pushes(self: Directory) -> list[str]:
+        placed = commit(self)
+        self.durable.update({log: known.size for log, known in self.rows._logs.items()})
+        return placed
+
+    patch.setattr(Directory, "commit", pushes)
+
+
+def push_before_fsync_returned(patch: pytest.MonkeyPatch) -> None:
+    """What a sync will stand for leaves the machine when the sync is asked for."""
+    sync_job = Directory.sync_job
+
+    def pushes(self: Directory) -> tuple[dict[str, int], Callable[[], None]]:
+        sizes, job = sync_job(self)
+        self.durable.update(sizes)
+        return sizes, job
+
+    patch.setattr(Directory, "sync_job", pushes)
+
+
+def rename_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """A captured file is put over the one before it when its upload is applied, before any commit says so."""
+    commit = Directory.commit
+
+    def places_first(self: Directory) -> list[str]:
+        if self._runs and self.state.incoming:
+            self._place()
+        return commit(self)
+
+    patch.setattr(Directory, "commit", places_first)
+    nothing_superseded(patch)
+
+
+def nothing_superseded(patch: pytest.MonkeyPatch) -> None:
+    """An upload's rename ends the version before it, although power loss may take the upload and leave its rename."""
+    patch.setattr(
+        Files,
+        "_make_room",
+        lambda self, newcomer, place: self._disk.mkdirs(place.rpartition("/")[0], self._at),
+    )
+
+
+def rename_not_redone(patch: pytest.MonkeyPatch) -> None:
+    """Recovery believes that what is committed was put in its place."""
+    recover = Directory._recover
+
+    def recovers(self: Directory) -> None:
+        placed = Directory._place
+        try:
+            Directory._place = lambda self: (self.state.incoming.clear(), [])[1]  # type: ignore[method-assign]
+            recover(self)
+        finally:
+            Directory._place = placed  # type: ignore[method-assign]
+
+    patch.setattr(Directory, "_recover", recovers)
+
+
+def last_ack_never_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """A client that has sent everything waits for the ack, asks nobody, and takes no silence for an answer."""
+    say = Conversation._say
+
+    def says(self: Conversation, *message: Any, body: bytes | None = None) -> bool:
+        return message[0] == messages.HAVE or say(self, *message, body=body)
+
+    patch.setattr(Conversation, "_say", says)
+    patch.setattr(Conversation, "is_silent", lambda self, now, seconds: False)
+
+
+def failed_fsync_asked_again(patch: pytest.MonkeyPatch) -> None:
+    """An fsync that failed is asked again until it says yes: the kernel has dropped the pages meanwhile."""
+
+    def durable(key: Any, job: Callable[[], None], done: Any) -> Any:
+        while True:
+            try:
+                job()
+            except OSError:
+                continue
+            return done
+
+    patch.setattr(loop, "_durable", durable)
+
+
 PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
     (no_owner, ("crashy", "quiet", "lossy", "everything")),
     (ack_before_commit, ("crashy", "full", "power", "everything")),
@@ -166,6 +256,13 @@ PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
     (cut_without_replay, ("crashy", "power")),
     (commit_before_rows, ("quiet", "crashy")),
     (nothing_kept_of_a_cut, ("crashy", "full")),
+    (push_of_rows_not_durable, ("power",)),
+    (push_before_fsync_returned, ("power", "unsound")),
+    (rename_before_commit, ("power", "unsound")),
+    (nothing_superseded, ("power", "unsound")),
+    (rename_not_redone, ("crashy", "users", "ranks")),
+    (last_ack_never_asked_for, ("lossy",)),
+    (failed_fsync_asked_again, ("unsound",)),
 ]
 
 
