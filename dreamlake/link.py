@@ -70,7 +70,7 @@ class Switchboard:
 
     def _hear(self, frames: list[bytes], now: float) -> None:
         try:
-            message, _body = messages.decode(frames)
+            message, _body = messages.decode_from_agent(frames)
             if message[0] == messages.OTHER_VERSION:
                 for conversation in self.conversations.values():
                     conversation._other_version(now)
@@ -81,7 +81,7 @@ class Switchboard:
         except messages.OtherVersion:
             for conversation in self.conversations.values():
                 conversation._other_version(now)
-        except (messages.Unreadable, KeyError, TypeError, ValueError, IndexError):
+        except messages.Unreadable:
             log.debug("dreamlake: not a message of an agent's")
 
     def _check_silence(self, endpoint: str, line: Line, now: float) -> None:

@@ -37,6 +37,20 @@ OTHER_VERSION = "version"  # the versions spoken
 
 CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 3, FLUSH: 5, LEAVE: 1, STATUS: 1, STOP: 1}
 
+_TEXT_OR_NIL = (str, type(None))
+_AGENT_SHAPES: dict[str, tuple[Any, ...]] = {
+    WELCOME: (bytes, int, int, int, int, str, bytes),
+    ACK: (bytes, int, int, int, dict, tuple),
+    FLUSHED: (bytes, int, _TEXT_OR_NIL),
+    ELSEWHERE: (bytes, _TEXT_OR_NIL, str),
+    DAMAGED: (bytes, str),
+    GONE: (bytes,),
+    WHO: (bytes,),
+    STOPPING: (bytes,),
+    TROUBLE: (bytes, str),
+    OTHER_VERSION: (tuple,),
+}
+
 Message = tuple[Any, ...]
 
 
@@ -65,7 +79,8 @@ def decode(frames: list[bytes]) -> tuple[Message, bytes]:
     if not isinstance(found, tuple) or len(found) < 2 or not isinstance(found[1], str):
         raise Unreadable("a head is [version, kind, …]")
     if found[0] != VERSION:
-        raise OtherVersion(f"version {found[0]!r}")
+        # Not its repr: whoever speaks another version may have put anything there, nested as deep as msgpack goes.
+        raise OtherVersion("another version")
     return found[1:], frames[1] if len(frames) == 2 else b""
 
 
@@ -76,6 +91,8 @@ def decode_from_client(frames: list[bytes]) -> tuple[Message, bytes]:
     if CLIENT_KINDS.get(kind) != len(rest):
         raise Unreadable(f"{kind!r} with {len(rest)} values")
     if kind in (STATUS, STOP):
+        if not _are_numbers(rest):  # it is said back in the report
+            raise Unreadable(f"{kind} carries a number")
         return message, body
     client, *values = rest
     if not isinstance(client, bytes) or len(client) != 16:
@@ -90,6 +107,38 @@ def decode_from_client(frames: list[bytes]) -> tuple[Message, bytes]:
             and isinstance(who.get("ino"), int)
         ):
             raise Unreadable("hello says path, dev and ino")
-    elif not all(isinstance(value, int) and value >= 0 for value in values):
+    elif not _are_numbers(values):
         raise Unreadable(f"{kind} carries numbers")
     return message, body
+
+
+def decode_from_agent(frames: list[bytes]) -> tuple[Message, bytes]:
+    """As :func:`decode`, and of a kind and shape that an agent may send to a client with a session."""
+    message, body = decode(frames)
+    kind, *rest = message
+    shape = _AGENT_SHAPES.get(kind)
+    if shape is None or len(shape) != len(rest) or not all(map(isinstance, rest, shape)):
+        raise Unreadable(f"{kind!r} with {len(rest)} values of some types")
+    if kind == WELCOME:
+        _client, applied, running, covered, credit, *_texts = rest
+        if not _are_numbers((applied, running, covered, credit)):
+            raise Unreadable("a welcome says up to where")
+    elif kind == ACK:
+        _client, applied, covered, credit, placed, refused = rest
+        if not _are_numbers((applied, covered, credit)):
+            raise Unreadable("an ack says up to where")
+        if not all(isinstance(track, str) and _are_spans(spans) for track, spans in placed.items()):
+            raise Unreadable("an ack says which ordinals have which indexes")
+        if not all(isinstance(each, tuple) and len(each) == 2 and isinstance(each[1], str) for each in refused):
+            raise Unreadable("an ack says what was refused and why")
+    return message, body
+
+
+def _are_numbers(values: Any) -> bool:
+    return all(isinstance(value, int) and value >= 0 for value in values)
+
+
+def _are_spans(spans: Any) -> bool:
+    return isinstance(spans, tuple) and all(
+        isinstance(span, tuple) and len(span) == 3 and all(isinstance(number, int) for number in span) for span in spans
+    )

@@ -67,6 +67,8 @@ def test_a_message_is_read_as_it_was_meant(name: str) -> None:
     assert messages.decode(MESSAGES[name]) == (as_tuples(message), body or b"")
     if message[0] in messages.CLIENT_KINDS:
         assert messages.decode_from_client(MESSAGES[name]) == (as_tuples(message), body or b"")
+    elif message[0] != messages.REPORT:  # that is for a command line
+        assert messages.decode_from_agent(MESSAGES[name]) == (as_tuples(message), body or b"")
 
 
 @pytest.mark.parametrize("name", MESSAGES)

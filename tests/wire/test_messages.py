@@ -39,6 +39,8 @@ def head(*values: object) -> list[bytes]:
         (head(1, "data", ALICE, "1", 0, 0), "numbers"),
         (head(1, "data", ALICE, 1.0, 0, 0), "numbers"),
         (head(1, "flush", ALICE, 1, 2, None, 0), "numbers"),
+        (head(1, "status", [1]), "a number"),
+        (head(1, "stop", None), "a number"),
         (head(1, "hello", ALICE, None), "path, dev and ino"),
         (head(1, "hello", ALICE, {**HELLO, "path": b"/x"}), "path, dev and ino"),
         (head(1, "hello", ALICE, {"path": "/x", "dev": 1}), "path, dev and ino"),
@@ -57,6 +59,39 @@ def test_another_version_is_told_apart_from_nonsense(version: object) -> None:
 
 def test_a_version_of_another_kind_does_not_need_to_be_understood() -> None:
     assert messages.decode(messages.encode((messages.OTHER_VERSION, [1, 2]))) == (("version", (1, 2)), b"")
+
+
+def test_a_version_nested_as_deep_as_msgpack_goes_is_another_version() -> None:
+    with pytest.raises(OtherVersion):
+        messages.decode([b"\x92" + b"\x91" * 1020 + b"\x01" + b"\xa4stop"])
+
+
+def test_a_number_that_cannot_be_said_back_is_no_number() -> None:
+    """The reply to ``status`` holds it, and msgpack reads deeper than it writes."""
+    with pytest.raises(Unreadable):
+        messages.decode_from_client([b"\x93\x01\xa6status" + b"\x91" * 600 + b"\x01"])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ("welcome", ALICE, 0, 0, 0, None, "o", b"i"),
+        ("welcome", ALICE, -1, 0, -1, 1, "o", b"i"),
+        ("ack", ALICE, 5, 0, 1, [], []),
+        ("ack", ALICE, 5, 0, 1, {"loss": None}, []),
+        ("ack", ALICE, 5, 0, 1, {"loss": [[0, 0]]}, []),
+        ("ack", ALICE, 5, 0, 1, {"loss": [[0, 0, "1"]]}, []),
+        ("ack", ALICE, 5, 0, 1, {}, [1]),
+        ("ack", ALICE, 5, -6, 1, {}, []),
+        ("flushed", ALICE, 1, 5),
+        ("elsewhere", ALICE, {}, "why"),
+        ("damaged", ALICE),
+        ("hello", ALICE, HELLO),  # a client's to say
+    ],
+)
+def test_what_no_agent_says_is_unreadable(message: tuple[object, ...]) -> None:
+    with pytest.raises(Unreadable):
+        messages.decode_from_agent(head(1, *message))
 
 
 @settings(deadline=None, derandomize=True)
