@@ -250,7 +250,7 @@ class Conversation:
         self._asked = now
         for request in self._flushes.values():
             request.asked = -1e9
-        self.journal.cover(covered)
+        self.journal.cover(min(covered, applied))
 
     def _acked(
         self,
@@ -261,6 +261,8 @@ class Conversation:
         placed: dict[str, list[list[int]]],
         refusals: list[tuple[int, str]],
     ) -> None:
+        if applied > self.journal.end:
+            return  # somebody else's: nothing in it is about this journal
         for track, spans in placed.items():
             known = self.spans.get(track)
             if known is None:
@@ -272,7 +274,7 @@ class Conversation:
             if len(self.refused) == 1:
                 log.warning("dreamlake: the agent refused an operation: %s", reason)
         self.sender.credit = credit
-        if self.sender.sent < applied <= self.journal.end:
+        if self.sender.sent < applied:
             # The agent read on in our file: only it knows the running checksum there.
             self._greet(now)
         progressed = self.sender.on_ack(applied, self.journal.end)
@@ -281,7 +283,7 @@ class Conversation:
         if applied < self.sender.sent and not progressed and now - self._asked < config.ASK_SECONDS / 2:
             # The answer to our question, and it lacks what we sent: start over from there.
             self._greet(now)
-        self.journal.cover(covered)
+        self.journal.cover(min(covered, applied))
 
     def _flushed(self, now: float, number: int, problem: str | None) -> None:
         request = self._flushes.pop(number, None)
