@@ -27,6 +27,9 @@ _CHECKPOINT_SEED = codec.seed(b"dreamlake checkpoint")
 # A commit is about 60 bytes a run; the agent starts a new file at every checkpoint.
 COMMITS_BYTES_MAX = 256 << 20
 
+# Beyond this a number is no place in a file: what is added to it must still be one that a system call takes.
+NUMBER_MAX = 1 << 62
+
 Positions = dict[bytes, tuple[int, int]]
 
 
@@ -110,14 +113,18 @@ def read_checkpoint(disk: Disk, at: int) -> Checkpoint | None:
             if fields["v"] != VERSION:
                 raise codec.Damaged(f"checkpoint of version {fields['v']}", 0)
             return Checkpoint(
-                int(fields["seq"]),
-                str(fields["origin"]),
+                _number(fields["seq"]),
+                _text(fields["origin"]),
                 {
-                    log: LogMark(int(size), int(crc), Tail(int(rows), int(following), time))
+                    _text(log): LogMark(
+                        _number(size),
+                        _number(crc),
+                        Tail(_number(rows), _number(following), None if time is None else _text(time)),
+                    )
                     for log, (size, crc, rows, following, time) in fields["logs"].items()
                 },
                 _positions(fields["clients"]),
-                dict(fields["views"]),
+                {_text(view): _number(crc) for view, crc in fields["views"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, codec.Damaged):
@@ -126,8 +133,35 @@ def read_checkpoint(disk: Disk, at: int) -> Checkpoint | None:
     raise codec.Damaged("incomplete checkpoint", 0)
 
 
+# A record whose checksum is right may still say anything: it was written by a bug, or by another program.
+
+
+def _number(value: Any) -> int:
+    """``value`` when it can be a count or a place in a file, else :class:`ValueError`."""
+    if type(value) is not int or not 0 <= value <= NUMBER_MAX:
+        raise ValueError("not a number of bytes, rows or commits")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
+def _client(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 16:
+        raise ValueError("a client is 16 bytes")
+    return value
+
+
 def _positions(fields: dict[bytes, Any]) -> Positions:
-    return {bytes(client): (int(position), int(running)) for client, (position, running) in fields.items()}
+    return {_client(client): (_number(position), _number(running)) for client, (position, running) in fields.items()}
+
+
+def _run(fields: Any) -> Run:
+    client, start, end, running, refused = fields
+    return Run(_client(client), _number(start), _number(end), _number(running), tuple(map(_number, refused)))
 
 
 def commits_seed(origin: str) -> int:
@@ -165,14 +199,14 @@ def read_commits(disk: Disk, at: int, origin: str) -> CommitLog | None:
             if log is None:
                 if fields["v"] != VERSION:
                     return None
-                log = CommitLog(int(fields["seq"]), _positions(fields["clients"]), [], [(end, running)])
+                log = CommitLog(_number(fields["seq"]), _positions(fields["clients"]), [], [(end, running)])
                 continue
             seq, runs = fields
             if seq != log.next_seq:
                 break
-            commit = Commit(seq, tuple(Run(c, int(a), int(b), int(r), tuple(x)) for c, a, b, r, x in runs))
+            commit = Commit(_number(seq), tuple(map(_run, runs)))
             log.commits.append(commit)
             log.ends.append((end, running))
-    except (codec.Damaged, KeyError, TypeError, ValueError):
+    except (codec.Damaged, KeyError, TypeError, ValueError, AttributeError):
         pass
     return log
