@@ -14,18 +14,22 @@ process.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dreamlake.reader.commits import NUMBER_MAX
 from dreamlake.wire import codec
-from dreamlake.world.disk import READ, Disk, read_file
+from dreamlake.world.disk import READ, Disk
 
 JOURNALS = ".dreamlake/journals"
 VERSION = 1
 HEADER_BYTES_MAX = 4096
 # A segment that is being begun: it has its name once it is locked and its header whole.
 UNNAMED = ".new"
+# As we write it and not otherwise: a segment is opened by the name that its client and number make.
+_NAME = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,11})\Z")
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,8 @@ def segment_path(client: bytes, number: int) -> str:
 
 def parse_name(name: str) -> tuple[bytes, int] | None:
     """The client and the number that a file name in ``journals/`` says; None for a file that is no segment."""
-    client, _, number = name.partition(".")
-    if len(client) != 32 or not number.isdecimal() or len(number) > 12:
-        return None
-    try:
-        return bytes.fromhex(client), int(number)
-    except ValueError:
-        return None
+    found = _NAME.match(name)
+    return (bytes.fromhex(found[1]), int(found[2])) if found else None
 
 
 def encode_header(client: bytes, number: int, base: int, running: int, made: int, by: dict[str, Any]) -> bytes:
@@ -93,7 +92,9 @@ def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
             fields = codec.unpack(payload)
             if fields["v"] != VERSION or fields["client"] != client or fields["n"] != number:
                 return None
-            base, running, made = int(fields["base"]), int(fields["running"]), int(fields["made"])
+            base, running, made = fields["base"], fields["running"], fields["made"]
+            if not all(type(value) is int for value in (base, running, made)) or not 0 <= base <= NUMBER_MAX:
+                return None
             return Segment(client, number, base, running, made, dict(fields["by"]), start, max(0, size - start))
     except (codec.Damaged, KeyError, TypeError, ValueError):
         pass
@@ -127,7 +128,14 @@ def is_torn(disk: Disk, at: int, name: str) -> bool:
     parsed = parse_name(name)
     if parsed is None:
         return False
-    head = read_file(disk, f"{JOURNALS}/{name}", at, codec.OP_BYTES_MAX)[:HEADER_BYTES_MAX]
+    try:
+        fd = disk.open(f"{JOURNALS}/{name}", READ, at)
+    except FileNotFoundError:
+        return False
+    try:
+        head = _read_fully(disk, fd, HEADER_BYTES_MAX, 0)
+    finally:
+        disk.close(fd)
     try:
         return next(codec.records(head, codec.seed(parsed[0]), HEADER_BYTES_MAX), None) is None
     except codec.Damaged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,6 +56,11 @@ def records(payloads: list[Any], running: int) -> tuple[bytes, int]:
         ("zz" * 16 + ".0", None),
         (f"{ALICE.hex()}.{'9' * 13}", None),
         ("README", None),
+        # What would be opened under another name than it has.
+        (f"{ALICE.hex()}.00", None),
+        (f"{ALICE.hex()}.\uff11", None),
+        (f"{ALICE.hex().upper()}.0", None),
+        (f"{ALICE.hex()[:-2]}  .0", None),
     ],
 )
 def test_a_file_is_a_segment_by_its_name(name: str, parsed: tuple[bytes, int] | None) -> None:
@@ -83,6 +89,9 @@ def test_a_segment_says_whose_it_is_and_where_it_begins(folder: Path, tmp_path: 
         codec.frame(codec.pack([1, 2]), codec.seed(ALICE))[0],
         codec.frame(codec.pack(7), codec.seed(ALICE))[0],
         codec.frame(b"\xc1", codec.seed(ALICE))[0],
+        *(encode_header(ALICE, 0, base, 0, 0, BY) for base in (math.inf, -5, 2**63, "0", None)),
+        encode_header(ALICE, 0, 0, math.inf, 0, BY),
+        encode_header(ALICE, 0, 0, 0, math.nan, BY),
     ],
 )
 def test_what_is_no_segment_is_left_alone(content: bytes, folder: Path, at: int) -> None:
@@ -196,3 +205,12 @@ def test_what_a_journal_wrote_is_what_is_read_wherever_the_last_file_is_torn(
         assert whole(at, limit=100) == (written[:end], codec.run_on(written[:end], codec.seed(ALICE)))
     finally:
         REAL_DISK.close(at)
+
+
+def test_a_large_journal_whose_header_is_damaged_is_seen_to_be_torn(folder: Path, at: int) -> None:
+    """A segment goes to 16 MiB; one flipped bit in it must not keep the directory closed."""
+    name = f"{ALICE.hex()}.0"
+    with (folder / name).open("wb") as file:
+        file.write(b"\x92")
+        file.truncate(codec.OP_BYTES_MAX + 1)
+    assert segments.is_torn(REAL_DISK, at, name)
