@@ -74,7 +74,7 @@ def verdict(who: dict[str, Any]) -> str:
         return UNKNOWN
     try:
         found = start_time(int(who["pid"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return UNKNOWN
     return ALIVE if found is not None and found == who.get("start") else GONE
 
