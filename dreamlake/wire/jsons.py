@@ -18,11 +18,17 @@ from typing import Any
 import orjson
 
 DEPTH_MAX = 64
+# What may stand in a line: a little more than orjson writes (254 levels), and so little that every encoder and decoder
+# takes it however deep its own stack is. What is applied must not depend on who calls.
+FIELD_DEPTH_MAX = 256
+# A row or a view around it.
+ROW_DEPTH_MAX = FIELD_DEPTH_MAX + 8
 
 # orjson would leave out the fields of a dataclass whose name begins with "_".
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_INDEX = re.compile(r"[0-9]{1,9}\Z")
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 dumps = orjson.dumps
@@ -137,6 +143,13 @@ def loads(data: bytes | str) -> Any:
     Raises :class:`ValueError` for anything else.
     """
     raw = data.encode() if isinstance(data, str) else data
+    found = _loads(raw)
+    if len(raw) > 2 * ROW_DEPTH_MAX and _may_be_deep(raw, ROW_DEPTH_MAX) and _is_deeper(found, ROW_DEPTH_MAX):
+        raise ValueError("nested too deeply")
+    return found
+
+
+def _loads(raw: bytes) -> Any:
     if not _LONG_NUMBER.search(raw):
         try:
             return orjson.loads(raw)
@@ -148,18 +161,40 @@ def loads(data: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def _may_be_deep(raw: bytes, limit: int) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > limit
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def is_object(data: bytes) -> bool:
     """Whether ``data`` is exactly one JSON object: what may stand inside a line that we write."""
     try:
         # The first byte decides the kind; the parse decides that it is one value and complete.
-        orjson.loads(data)
+        found = orjson.loads(data)
     except orjson.JSONDecodeError:
         if not _LONG_NUMBER.search(data):  # an integer that orjson takes for infinite is one all the same
             return False
         try:
-            encode(json.loads(data, parse_constant=_no_constant))
+            # As text: of bytes json would also take UTF-16, which is no line of ours.
+            found = json.loads(data.decode(), parse_constant=_no_constant)
+            encode(found)
         except (ValueError, TypeError, RecursionError):
             return False
+    if len(data) > 2 * FIELD_DEPTH_MAX and _may_be_deep(data, FIELD_DEPTH_MAX) and _is_deeper(found, FIELD_DEPTH_MAX):
+        return False
     return data[0] == 0x7B and 0x0A not in data
 
 
@@ -167,10 +202,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def restore(data: dict[str, Any], nonfinite: list[str] | None) -> dict[str, Any]:
-    """Give the listed fields their float back, for readers in Python. A field may be a path such as ``a.b.0``."""
-    for field in nonfinite or ():
-        _restore_one(data, field)
+def restore(data: dict[str, Any], nonfinite: Any) -> dict[str, Any]:
+    """Give the listed fields their float back, for readers in Python. A field may be a path such as ``a.b.0``; what is
+    no list of names, in a line that somebody else wrote, lists nothing."""
+    for field in nonfinite if isinstance(nonfinite, (list, tuple)) else ():
+        if isinstance(field, str):
+            _restore_one(data, field)
     return data
 
 
@@ -185,7 +222,7 @@ def _restore_one(holder: Any, field: str) -> None:
                 _restore_one(holder[key], field[len(key) + 1 :])
     elif isinstance(holder, list):
         head, _, rest = field.partition(".")
-        if head.isdigit() and int(head) < len(holder):
+        if _INDEX.match(head) and int(head) < len(holder):
             if rest:
                 _restore_one(holder[int(head)], rest)
             else:

@@ -192,6 +192,10 @@ def test_lists_in_lists_come_back_as_they_were(value: Any) -> None:
         ({"a": 1}, ["b", "a.b", "a.0"], {"a": 1}),
         ({"a": ["NaN"]}, ["a.7"], {"a": ["NaN"]}),
         ({"model.lr": "Infinity"}, ["model.lr"], {"model.lr": INF}),
+        # Lists that are none of ours.
+        ({"a": ["NaN"]}, ["a.\u00b2", "a." + "9" * 5000], {"a": ["NaN"]}),
+        ({"a": "NaN"}, 5, {"a": "NaN"}),
+        ({"a": "NaN"}, [None, ["a"], {}], {"a": "NaN"}),
     ],
 )
 def test_what_is_listed_and_is_not_there_is_left_alone(data: Any, listed: Any, restored: Any) -> None:
@@ -201,6 +205,35 @@ def test_what_is_listed_and_is_not_there_is_left_alone(data: Any, listed: Any, r
 def test_a_list_under_a_listed_name_is_left_alone() -> None:
     data, listed = jsons.encode_fields({"a": {"b": NAN}, "a.b": [1]})
     assert jsons.restore(jsons.loads(data), listed)["a.b"] == [1]
+
+
+def test_whatever_the_client_takes_may_stand_in_a_line_and_in_a_view() -> None:
+    deepest = 0
+    for depth in range(1, 600):
+        value: Any = 1
+        for _ in range(depth):
+            value = {"a": value}
+        try:
+            data, _ = jsons.encode_fields(value)
+        except TypeError:
+            continue
+        deepest = depth
+        assert jsons.is_object(data)
+        row = {"op": "set", "set": {"x": jsons.loads(data)}}
+        assert jsons.loads(jsons.encode(row)) == row
+        assert jsons.loads(jsons.pretty({"data": row})) == {"data": row}
+    assert deepest >= 64
+
+
+def test_what_is_read_does_not_depend_on_how_deep_the_reader_stands() -> None:
+    """Applied here and replayed there: both must take it, or neither."""
+
+    def at_depth(frames: int, data: bytes) -> bool:
+        return at_depth(frames - 1, data) if frames else jsons.is_object(data)
+
+    for depth in (200, 256, 257, 500, 900, 1020):
+        data = b'{"a":' * depth + b"1" + b"}" * depth
+        assert at_depth(0, data) == at_depth(500, data) == (depth <= jsons.FIELD_DEPTH_MAX)
 
 
 def test_a_dataclass_keeps_all_its_fields_whichever_way_it_is_encoded() -> None:
@@ -253,6 +286,10 @@ def test_one_object_may_stand_in_a_line(data: bytes) -> None:
         b'{"a":Infinity,"b":18446744073709551616}',
         b'{"a":"\xff"}',
         b'{"a":1},"b":{"c":2}',
+        # What Python's json takes for UTF-16: its string holds the bytes of twenty digits.
+        '{"a":"\u3131\u3131\u3131\u3131\u3131\u3131\u3131\u3131\u3131\u3131"}'.encode("utf-16-le"),
+        b'{"a":' * 300 + b"1" + b"}" * 300,
+        b'{"a":' * 300 + b"18446744073709551616" + b"}" * 300,
     ],
 )
 def test_anything_else_may_not(data: bytes) -> None:
