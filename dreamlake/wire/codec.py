@@ -140,9 +140,14 @@ def payloads(data: bytes) -> list[Any]:
     unpacker = msgpack.Unpacker(raw=False, use_list=False, strict_map_key=False, max_buffer_size=len(data) or 1)
     unpacker.feed(data)
     try:
-        found = [payload for _length, _checksum, payload in unpacker]
+        found = []
+        told = 0
+        for length, _checksum, payload in unpacker:
+            told += length + FRAME_BYTES
+            found.append(payload)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Damaged(f"not msgpack ({type(error).__name__})", unpacker.tell()) from None
-    if unpacker.tell() != len(data):
-        raise Damaged("incomplete record", unpacker.tell())
+    # A payload that is less than one value would go on in the records after it, and take them with it.
+    if told != len(data) or unpacker.tell() != len(data):
+        raise Damaged("records out of step", unpacker.tell())
     return found

@@ -170,6 +170,16 @@ def test_one_payload_that_is_no_msgpack_is_refused_by_itself() -> None:
     assert codec.operations(data) == ["before", None, None, "after"]
 
 
+def test_a_payload_that_is_half_a_value_takes_none_of_the_records_after_it() -> None:
+    """A list of four that has none yet: each of the next four records would be taken for one of its values."""
+    data, running = b"", 0
+    for payload in (codec.pack("before"), b"\x94", *(codec.pack(number) for number in range(5))):
+        record, running = codec.frame(payload, running)
+        data += record
+    assert codec.operations(data) == ["before", None, 0, 1, 2, 3, 4]
+    assert codec.operations(codec.frame(b"\x94", 0)[0]) == [None]
+
+
 def test_two_packers_do_not_share_a_buffer() -> None:
     one, other = codec.packer(), codec.packer()
     assert (one.pack(1), other.pack("x"), one.pack([])) == (b"\x01", b"\xa1x", b"\x90")
