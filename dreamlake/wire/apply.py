@@ -343,6 +343,9 @@ def _points_of(
         if not jsons.is_object(each):
             raise Impossible("a point is not one JSON object")
     extra = [_nonfinite(each) for each in nonfinite] if nonfinite else None
+    # What stands around them in the line is some 90 bytes.
+    if max(map(len, data)) + (max(map(len, extra)) if extra else 0) > LINE_BYTES_MAX - 256:
+        raise Impossible(f"a point that makes a line over the limit of {LINE_BYTES_MAX} bytes")
     track = state.tracks.get(name)
     if track is None:
         track = _describe(state, out, author, name, time, {})

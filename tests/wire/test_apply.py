@@ -455,3 +455,14 @@ def test_a_parameter_that_is_set_anew_is_listed_no_longer(state: State) -> None:
         state, ALICE, (ops.PARAMETERS, T, b'{"lr":["NaN"]}', ["lr.0"]), (ops.PARAMETERS, T, b'{"lr":["NaN"]}', None)
     )
     assert state.parameters_nonfinite == set()
+
+
+def test_a_point_whose_line_no_reader_would_read_is_refused(state: State) -> None:
+    """A name of control characters is six times as long in JSON; a reader stops at a line that is too long."""
+    from dreamlake.reader.lines import LINE_BYTES_MAX
+
+    names = ["\x01" * (2 << 20)]
+    out = applied(state, ALICE, (ops.POINT, T, "loss", 0, b"{}", names), (ops.POINTS, T, "loss", 1, [b"{}"], [names]))
+    assert set(out.refused) == {0, 1}
+    assert "loss" not in state.tracks
+    assert all(len(line) <= LINE_BYTES_MAX for lines in out.rows.values() for line in lines)
