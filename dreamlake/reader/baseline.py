@@ -30,6 +30,7 @@ from dreamlake.wire.state import (
     Tail,
     data_log,
     fold,
+    fold_read,
     track_id,
     track_view,
 )
@@ -63,7 +64,7 @@ def read_baseline(disk: Disk, at: int, origin: str) -> Baseline:
         _measure(disk, at, log, base)
         if log in base.marks:
             for row in Lines(disk, at, log, base.marks[log].size).rows():
-                _fold_known(base.state, log, row)
+                fold_read(base.state, log, row)
     _import_session(disk, at, base)
     _import_parameters(disk, at, base)
     _import_files(disk, at, base)
@@ -71,13 +72,6 @@ def read_baseline(disk: Disk, at: int, origin: str) -> Baseline:
     for name in sorted({*track_names(disk, at), *base.state.tracks}):
         _import_track(disk, at, base, name)
     return base
-
-
-def _fold_known(state: State, log: str, row: Row) -> None:
-    try:
-        fold(state, log, row)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass  # a row that some other program wrote; the line stays where it is
 
 
 def read_view(disk: Disk, at: int, path: str) -> dict[str, Any] | None:
@@ -103,6 +97,24 @@ def _plain(value: Any, where: str, field: str, nonfinite: list[str]) -> Any:
         raise DamagedView(f"{where} cannot be taken over ({error})") from None
 
 
+def _key(key: str, where: str) -> str:
+    if _text(key) is None:
+        raise DamagedView(f"{where} cannot be taken over (the name {key!r} is not valid Unicode)")
+    return key
+
+
+def _id_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _text(value: Any) -> str | None:
+    """A text that a line can hold, else None."""
+    try:
+        return value if isinstance(value, str) and value.encode() is not None else None
+    except UnicodeEncodeError:
+        return None
+
+
 def _import(base: Baseline, log: str, row: Row) -> None:
     fold(base.state, log, row)
     base.imports.append((log, row))
@@ -125,12 +137,15 @@ def _import_parameters(disk: Disk, at: int, base: Baseline) -> None:
     if view is None or not isinstance(view.get("data"), dict):
         return
     listed, version = view.get("nonfinite"), view.get("version")
-    nonfinite = [str(each) for each in listed] if isinstance(listed, list) else []
+    nonfinite = [each for each in listed if _text(each)] if isinstance(listed, list) else []
     row: Row = {
         "op": "import",
-        "time": view.get("updatedAt"),
+        "time": _text(view.get("updatedAt")),
         "version": version if isinstance(version, int) else 0,
-        "set": {key: _plain(value, PARAMETERS_VIEW, key, nonfinite) for key, value in view["data"].items()},
+        "set": {
+            _key(key, PARAMETERS_VIEW): _plain(value, PARAMETERS_VIEW, key, nonfinite)
+            for key, value in view["data"].items()
+        },
     }
     if nonfinite:
         row["nonfinite"] = nonfinite
@@ -168,9 +183,9 @@ def _import_track(disk: Disk, at: int, base: Baseline, name: str) -> None:
         given = {key: found[key] for key in ("description", "tags", "metadata") if found.get(key) is not None}
         row: Row = {
             "op": "import",
-            "time": found.get("createdAt") or tail.time or "",
+            "time": _text(found.get("createdAt")) or tail.time or "",
             "track": name,
-            "trackId": str(found.get("trackId") or track_id(base.state.origin, name)),
+            "trackId": _text(_id_text(found.get("trackId"))) or track_id(base.state.origin, name),
         }
         if given:
             try:
@@ -249,5 +264,4 @@ def _time_of(line: bytes) -> str | None:
         row = jsons.loads(line)
     except ValueError:
         return None
-    time = (row.get("createdAt") or row.get("timestamp")) if isinstance(row, dict) else None
-    return time if isinstance(time, str) else None
+    return _text(row.get("createdAt") or row.get("timestamp")) if isinstance(row, dict) else None

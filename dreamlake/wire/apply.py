@@ -17,6 +17,7 @@ from dreamlake.wire.names import file_place, track_folder
 from dreamlake.wire.ops import Impossible, Op
 from dreamlake.wire.state import (
     FILES_LOG,
+    INCOMING,
     LOGS_LOG,
     PARAMETERS_LOG,
     SESSION_LOG,
@@ -35,7 +36,6 @@ from dreamlake.wire.times import time_text
 LINE_BYTES_MAX = 9 << 20
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
-_INCOMING = re.compile(r"[0-9a-f]{32}-[0-9A-Za-z_-]{1,64}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -372,7 +372,7 @@ def _file(state: State, author: str, op: Op, out: Applied) -> None:
     record = _fields(data, "the record of a file")
     if not isinstance(record.get("id"), str) or not _ID.match(record["id"]) or record["id"] in state.files:
         raise Impossible("a file needs an id of its own")
-    if not _INCOMING.match(incoming):
+    if not INCOMING.match(incoming):
         raise Impossible("a captured file has another name")
     try:
         place = file_place(record.get("path"), record.get("filename"))  # type: ignore[arg-type]  # checked there

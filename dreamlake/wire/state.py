@@ -7,11 +7,13 @@ read, and both come to the same state. Points and log lines carry no state beyon
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import ops
-from dreamlake.wire.names import file_place
+from dreamlake.wire.names import file_place, track_folder
 
 SESSION_LOG = ".dreamlake/session.jsonl"
 PARAMETERS_LOG = ".dreamlake/parameters.jsonl"
@@ -105,8 +107,84 @@ class State:
 
 
 def fold(state: State, log: str, row: Row) -> None:
-    """Take one row of a history into the state. Rows that say nothing known are passed over."""
+    """Take one row of a history, as we make them, into the state."""
     _FOLDS[log](state, row)
+
+
+def fold_read(state: State, log: str, row: Row) -> bool:
+    """Take a row that was read from a history into the state; False for one that says nothing known. A history is a
+    file, and anybody may have written into it: such a row is passed over, and the line stays where it is."""
+    if not _is_row(state, log, row):
+        return False
+    _FOLDS[log](state, row)
+    return True
+
+
+# log → what a row says that it is → the fields that it must have, and those that it may have
+_ROWS: dict[str, dict[Any, tuple[dict[str, Any], dict[str, Any]]]] = {
+    SESSION_LOG: {
+        "import": ({"set": dict}, {}),
+        "open": (
+            {"time": str, "client": str, "name": str, "workspace": str, "set": dict},
+            {"rank": int, "pid": int, "host": str},
+        ),
+        "end": ({"time": str, "client": str, "state": str}, {"error": dict, "counts": dict}),
+    },
+    PARAMETERS_LOG: {
+        "import": ({"set": dict}, {"version": int, "nonfinite": list}),
+        "set": ({"time": str, "set": dict}, {"nonfinite": list}),
+    },
+    TRACKS_LOG: {
+        None: ({"time": str, "track": str}, {"trackId": str, "set": dict}),
+        "import": ({"time": str, "track": str}, {"trackId": str, "set": dict}),
+    },
+    FILES_LOG: {
+        "import": ({"record": dict}, {}),
+        "upload": ({"record": dict}, {"incoming": str}),
+        "change": ({"time": str, "id": str, "set": dict}, {}),
+        "delete": ({"time": str, "id": str}, {}),
+        "hashed": ({"id": str, "checksum": str}, {}),
+    },
+}
+_CLIENT = re.compile(r"[0-9a-f]{32}\Z")
+INCOMING = re.compile(r"[0-9a-f]{32}-[0-9A-Za-z_-]{1,64}\Z")
+
+
+def _is_row(state: State, log: str, row: Row) -> bool:
+    what = row.get("op")
+    shape = _ROWS[log].get(what) if what is None or isinstance(what, str) else None
+    if shape is None:
+        return False
+    must, may = shape
+    if not all(isinstance(row.get(key), kind) for key, kind in must.items()):
+        return False
+    if not all(row.get(key) is None or isinstance(row[key], kind) for key, kind in may.items()):
+        return False
+    if what in ("open", "end"):
+        return bool(_CLIENT.match(row["client"]))
+    if "nonfinite" in may:
+        return all(isinstance(each, str) for each in row.get("nonfinite") or ())
+    if what == "change":
+        return set(row["set"]) <= {"description", "tags", "metadata"}
+    if log == TRACKS_LOG:
+        known = row["track"] in state.tracks
+        return known or (row.get("trackId") is not None and _is_place(track_folder, row["track"]))
+    if "record" in must:
+        record = row["record"]
+        return (
+            isinstance(record.get("id"), str)
+            and _is_place(file_place, record.get("path"), record.get("filename"))
+            and (not row.get("incoming") or bool(INCOMING.match(row["incoming"])))
+        )
+    return True
+
+
+def _is_place(place: Callable[..., str], *names: Any) -> bool:
+    try:
+        place(*names)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _fold_session(state: State, row: Row) -> None:

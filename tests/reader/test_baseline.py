@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dreamlake.reader.baseline import DamagedView, read_baseline, track_names
+from dreamlake.wire import jsons
 from dreamlake.wire.state import view
 from dreamlake.world.disk import REAL_DISK
 from tests import reading
@@ -191,6 +192,12 @@ ODD: dict[str, tuple[str, bytes]] = {
     "parameters that are nested very deep": ("parameters.json", b'{"data":{"a":' + b"[" * 80 + b"]" * 80 + b"}}"),
     "files that are a number": ("files/.files_metadata.json", b'{"files":5}'),
     "a file with a lone surrogate": ("files/.files_metadata.json", b'{"files":[{"id":"\\ud800"}]}'),
+    "parameters whose name is a lone surrogate": ("parameters.json", b'{"data":{"\\ud800":1}}'),
+    "parameters of a time with a lone surrogate": ("parameters.json", b'{"data":{"a":1},"updatedAt":"\\ud800"}'),
+    "parameters that list a lone surrogate": ("parameters.json", b'{"data":{"a":1},"nonfinite":["\\ud800"]}'),
+    "a track whose time is a number": ("tracks/loss/metadata.json", b'{"createdAt":5}'),
+    "a track whose time is a lone surrogate": ("tracks/loss/metadata.json", b'{"createdAt":"\\ud800"}'),
+    "a track whose id is a lone surrogate": ("tracks/loss/metadata.json", b'{"trackId":"\\ud800"}'),
     "a track with a lone surrogate": ("tracks/loss/metadata.json", b'{"description":"\\ud800"}'),
 }
 
@@ -200,9 +207,14 @@ def test_whatever_a_view_holds_it_is_taken_left_out_or_said_to_be_damaged(name: 
     path, content = ODD[name]
     put(path, content)
     try:
-        read_baseline(REAL_DISK, at, ORIGIN)
+        base = read_baseline(REAL_DISK, at, ORIGIN)
     except DamagedView as damage:
         assert path in str(damage)  # noqa: PT017
+        return
+    for _log, row in base.imports:
+        jsons.encode(row)
+    for shown in ("session.json", "parameters.json", *(f"tracks/{name}/metadata.json" for name in base.state.tracks)):
+        jsons.pretty(view(base.state, shown))
 
 
 def test_an_import_of_files_that_was_cut_off_goes_on(put: Any, at: int, tmp_path: Path) -> None:

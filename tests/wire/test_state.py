@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from dreamlake.wire import state as states
-from dreamlake.wire.state import FILES_LOG, PARAMETERS_LOG, SESSION_LOG, TRACKS_LOG, State, Tail, fold, view
+from dreamlake.wire.state import (
+    FILES_LOG,
+    PARAMETERS_LOG,
+    SESSION_LOG,
+    TRACKS_LOG,
+    State,
+    Tail,
+    fold,
+    fold_read,
+    view,
+)
 
 ORIGIN = "0" * 32
 
@@ -227,3 +237,53 @@ def test_folders_are_counted_by_the_places_in_them() -> None:
 )
 def test_a_log_and_the_view_it_moves(log: str, path: str | None) -> None:
     assert states.view_of(log) == path
+
+
+OPEN = {"op": "open", "time": at(1), "client": "a" * 32, "name": "s", "workspace": "w", "set": {}}
+END = {"op": "end", "time": at(2), "client": "a" * 32, "state": "finished"}
+TRACK = {"time": at(1), "track": "loss", "trackId": "t"}
+RECORD = {"id": "f", "path": "/", "filename": "x"}
+UPLOAD = {"op": "upload", "time": at(1), "record": RECORD, "incoming": f"{'a' * 32}-f"}
+SET = {"op": "set", "time": at(1), "set": {"lr": 1}}
+
+
+def sound() -> State:
+    state = State("0" * 32)
+    for log, row in ((SESSION_LOG, OPEN), (TRACKS_LOG, TRACK), (FILES_LOG, UPLOAD), (PARAMETERS_LOG, SET)):
+        assert fold_read(state, log, row)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("log", "row"),
+    [
+        *((log, {"op": op}) for log in (SESSION_LOG, PARAMETERS_LOG, TRACKS_LOG, FILES_LOG) for op in (None, [], "x")),
+        *((SESSION_LOG, {**OPEN, key: value}) for key in ("time", "client", "name", "set") for value in (None, 5)),
+        (SESSION_LOG, {**OPEN, "client": "x" * 32}),
+        (SESSION_LOG, {**OPEN, "rank": "0"}),
+        (SESSION_LOG, {**END, "state": []}),
+        (SESSION_LOG, {**END, "error": 5}),
+        (SESSION_LOG, {"op": "import", "set": None}),
+        (PARAMETERS_LOG, {**SET, "set": []}),
+        (PARAMETERS_LOG, {**SET, "nonfinite": 5}),
+        (PARAMETERS_LOG, {**SET, "nonfinite": [1]}),
+        (PARAMETERS_LOG, {"op": "import", "set": {}, "version": "x"}),
+        (TRACKS_LOG, {**TRACK, "time": 5}),
+        (TRACKS_LOG, {**TRACK, "track": "../x"}),
+        (TRACKS_LOG, {**TRACK, "track": []}),
+        (TRACKS_LOG, {"time": at(1), "track": "another"}),
+        (FILES_LOG, {**UPLOAD, "record": []}),
+        (FILES_LOG, {**UPLOAD, "record": {**RECORD, "id": []}}),
+        (FILES_LOG, {**UPLOAD, "record": {**RECORD, "filename": "../x"}}),
+        (FILES_LOG, {**UPLOAD, "incoming": "../owner"}),
+        (FILES_LOG, {"op": "change", "time": at(2), "id": "f", "set": {"path": 5}}),
+        (FILES_LOG, {"op": "delete", "time": at(2), "id": []}),
+        (FILES_LOG, {"op": "hashed", "id": "f", "checksum": None}),
+    ],
+    ids=repr,
+)
+def test_a_row_that_says_nothing_known_is_passed_over(log: str, row: Any) -> None:
+    """A history is a file that anybody may edit: what stands in it must not be the end of the next agent."""
+    state, other = sound(), sound()
+    assert not fold_read(state, log, row)
+    assert state == other

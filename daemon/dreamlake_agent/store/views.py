@@ -21,7 +21,7 @@ from dreamlake.wire.state import (
     SESSION_LOG,
     SESSION_VIEW,
     State,
-    fold,
+    fold_read,
     track_view,
     view,
 )
@@ -90,8 +90,7 @@ class Views:
             return isinstance(found, dict) and _still(found) == _still(view(state, path) or {})
         past = State(state.origin)
         for row in Lines(self._disk, self._at, MAIN_VIEWS[path]).rows():
-            fold(past, MAIN_VIEWS[path], row)
-            if found == view(past, path):
+            if fold_read(past, MAIN_VIEWS[path], row) and found == view(past, path):
                 return True
         return False
 
