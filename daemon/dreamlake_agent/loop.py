@@ -182,7 +182,7 @@ class Loop:
         except Unseen as error:
             return on.NotOpened(key, "unseen", str(error))
         except OwnedElsewhere as error:
-            return on.NotOpened(key, "owned", str(error), error.record.get("endpoint"))
+            return on.NotOpened(key, "owned", str(error), error.endpoint)
         except DamagedView as error:
             return on.NotOpened(key, "damaged", f"{effect.path}/{error}")
         except OSError as error:

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dreamlake.wire import jsons
 from dreamlake.world.disk import CREATE, READ_APPEND, Disk, read_file, replace_file, write_all
 
 OWNER = ".dreamlake/owner"
@@ -23,6 +24,8 @@ class OwnedElsewhere(Exception):
     def __init__(self, record: dict[str, Any]) -> None:
         super().__init__(f"owned by pid {record.get('pid')} on {record.get('host')}")
         self.record = record
+        endpoint = record.get("endpoint")
+        self.endpoint = endpoint if isinstance(endpoint, str) else None
 
 
 @dataclass
@@ -55,7 +58,8 @@ def acquire(disk: Disk, at: int, who: dict[str, Any]) -> Owner:
                 disk.close(fd)
                 continue
             before = read_record(disk, at) or {}
-            owner = Owner(fd, int(before.get("epoch", 0)) + 1, bool(before.get("distrust")))
+            epoch = before.get("epoch")
+            owner = Owner(fd, (epoch if type(epoch) is int else 0) + 1, bool(before.get("distrust")))
             write_record(disk, owner, who)
             return owner
         except BaseException:
@@ -87,8 +91,9 @@ def release(disk: Disk, owner: Owner, who: dict[str, Any]) -> None:
 def read_record(disk: Disk, at: int) -> dict[str, Any] | None:
     """What the owner's file says; None when there is none, or it is half written."""
     try:
-        found = json.loads(read_file(disk, OWNER, at, _RECORD_BYTES_MAX))
-    except (OSError, ValueError):
+        found = jsons.loads(read_file(disk, OWNER, at, _RECORD_BYTES_MAX))
+        jsons.dumps(found)  # what it says is said to clients
+    except (OSError, ValueError, TypeError):
         return None
     return found if isinstance(found, dict) else None
 
