@@ -25,7 +25,7 @@ def summary(path: str) -> dict[str, Any]:
             last = reader.last_point(name)
             try:
                 total = int(reader.track(name).get("totalDataPoints") or 0)
-            except FileNotFoundError:
+            except (FileNotFoundError, TypeError, ValueError, OverflowError):
                 total = 0
             tracks[name] = {"points": total, "last": last}
         owner = reader.owner()

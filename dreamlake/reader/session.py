@@ -7,7 +7,6 @@ the same that the next agent will write.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -98,7 +97,7 @@ class SessionReader:
     def owner(self) -> dict[str, Any] | None:
         """The agent that owns the directory now, as far as it can be seen to live; else None."""
         try:
-            record = json.loads(read_file(self._disk, OWNER, self._at, _OWNER_BYTES_MAX))
+            record = jsons.loads(read_file(self._disk, OWNER, self._at, _OWNER_BYTES_MAX))
         except (OSError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("released") or processes.verdict(record) == processes.GONE:
@@ -153,7 +152,7 @@ class SessionReader:
             first, last = lines.first(), lines.last()
             if first is None:
                 raise FileNotFoundError(f"no track {name!r} in {self.path}")
-            total = int(last[-1].get("index", -1)) + 1 if last else 0
+            total = _number(last[-1].get("index"), -1) + 1 if last else 0
             found = {"trackId": None, "name": name, "totalDataPoints": total, "nextIndex": total}
         return found
 
@@ -162,7 +161,7 @@ class SessionReader:
         found = self.track(name)
         lines = self._lines(data_log(name))
         first, last = lines.first(), lines.last()
-        total = int(found.get("totalDataPoints") or 0)
+        total = _number(found.get("totalDataPoints"), 0)
         return {
             "trackId": found.get("trackId"),
             "name": name,
@@ -199,12 +198,14 @@ class SessionReader:
     def log_count(self) -> int:
         """How many log lines there are."""
         last = self._lines(LOGS_LOG).last()
-        return int(last[-1].get("sequenceNumber", -1)) + 1 if last else 0
+        return _number(last[-1].get("sequenceNumber"), -1) + 1 if last else 0
 
     def file_records(self) -> dict[str, dict[str, Any]]:
         """Every file's record by id, the deleted ones too."""
         found = (self._view(FILES_VIEW) or {}).get("files")
-        return {str(each.get("id")): each for each in found or () if isinstance(each, dict)}
+        return (
+            {str(each.get("id")): each for each in found if isinstance(each, dict)} if isinstance(found, list) else {}
+        )
 
     def files(self) -> list[dict[str, Any]]:
         """The records of all files that are not deleted."""
@@ -222,13 +223,22 @@ class SessionReader:
     def _file_places(self, record: dict[str, Any]) -> Iterator[str]:
         folder, name = str(record.get("path", "")).strip("/"), str(record.get("filename", ""))
         inner = f"{folder}/" if folder else ""
-        if self._state is not None and record["id"] in self._state.incoming:
-            yield f".dreamlake/incoming/{self._state.incoming[record['id']]}"
-            kept = bytes_of(record["id"], f"files/{inner}{name}", superseded(self._disk, self._at))
+        file_id = str(record.get("id"))
+        if self._state is not None and file_id in self._state.incoming:
+            yield f".dreamlake/incoming/{self._state.incoming[file_id]}"
+            kept = bytes_of(file_id, f"files/{inner}{name}", superseded(self._disk, self._at))
             if kept is not None:
                 yield kept
-        yield f"files/{inner}{record['id']}/{name}"  # 0.2.x
+        yield f"files/{inner}{file_id}/{name}"  # 0.2.x
         yield f"files/{inner}{name}"
+
+
+def _number(value: Any, otherwise: int) -> int:
+    """A count as a line or view says it; 0.2.x wrote some as text."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 def _restored(row: dict[str, Any]) -> dict[str, Any]:
