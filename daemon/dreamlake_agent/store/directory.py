@@ -152,7 +152,7 @@ class Directory:
         """The first owner: what stands there becomes record 0, then the first checkpoint and commits.log."""
         if loaded.baseline is not None:
             for log in loaded.baseline.unended:
-                self.rows.append(log, b"\n")
+                self.rows.end_line(log)
             for log, row in loaded.baseline.imports:
                 self.rows.append(log, jsons.encode(row) + b"\n")
             self.views.import_known(list(MAIN_VIEWS))

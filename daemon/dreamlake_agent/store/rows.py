@@ -42,6 +42,11 @@ class Rows:
         self._grown: set[str] = set(marks)
         self.warnings: list[str] = []
 
+    def end_line(self, log: str) -> None:
+        """A first owner's: the last line of an old log is whole but for its newline."""
+        self._descriptor(log, self._logs[log])
+        self.warnings.clear()  # nobody edited it
+
     def append(self, log: str, data: bytes) -> None:
         """Add whole lines to a log. After an :class:`OSError` the directory must be recovered."""
         found = self._logs.get(log)
@@ -91,6 +96,8 @@ class Rows:
     def _compare(self, log: str, fd: int, found: _Log) -> None:
         """Hold what we know of a log against the file: it may be longer (see above), or a person may have cut it."""
         size = self._disk.fstat(fd).size
+        if size >= found.size > 0 and self._disk.pread(fd, 1, found.size - 1) != b"\n":
+            size = self._end_line(log, fd, found, size)
         if size > found.size:
             found.unverified = size
         elif size < found.size:
@@ -101,6 +108,25 @@ class Rows:
                 last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
                 found.size = max(0, size - (1 << 20)) + last
                 found.crc, found.unverified = self._checksum(fd, found.size), size
+
+    def _end_line(self, log: str, fd: int, found: _Log, size: int) -> int:
+        """What we know of ends in the middle of a line: a person has edited the log. The line stays whole, or the next
+        row would be glued to its half, and neither would be a row."""
+        rest, offset = b"", found.size
+        while offset < size and (chunk := self._disk.pread(fd, min(1 << 20, size - offset), offset)):
+            end = chunk.find(b"\n") + 1
+            rest, offset = chunk[:end] if end else chunk, offset + (end or len(chunk))
+            found.crc = zlib.crc32(rest, found.crc)
+            if end:
+                break
+        found.size = offset
+        if not rest.endswith(b"\n"):
+            write_all(self._disk, fd, b"\n")
+            found.size, found.crc = offset + 1, zlib.crc32(b"\n", found.crc)
+            size = found.size
+            self.dirty.add(log)
+        self.warnings.append(f"{log} was edited by somebody else; it goes on after the line that stands there")
+        return size
 
     def _checksum(self, fd: int, size: int) -> int:
         crc = offset = 0
