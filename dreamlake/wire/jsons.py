@@ -47,6 +47,8 @@ def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, l
         data = orjson.dumps(fields, option=_OPTIONS)
     except (TypeError, RecursionError):
         return _encode_slowly(fields, what)
+    if len(data) > 2 * FIELD_DEPTH_MAX and _may_be_deep(data, FIELD_DEPTH_MAX) and not is_object(data):
+        return _encode_slowly(fields, what)  # which says where it is too deep: orjson does not count tuples
     # orjson writes NaN as null. The word alone does not say so; the slow way does.
     return _encode_slowly(fields, what) if data.find(b"null") >= 0 else (data, None)
 

@@ -207,14 +207,15 @@ def test_a_list_under_a_listed_name_is_left_alone() -> None:
     assert jsons.restore(jsons.loads(data), listed)["a.b"] == [1]
 
 
-def test_whatever_the_client_takes_may_stand_in_a_line_and_in_a_view() -> None:
+@pytest.mark.parametrize("kind", [lambda inner: {"a": inner}, lambda inner: [inner], lambda inner: (inner,)])
+def test_whatever_the_client_takes_may_stand_in_a_line_and_in_a_view(kind: Any) -> None:
     deepest = 0
     for depth in range(1, 600):
         value: Any = 1
         for _ in range(depth):
-            value = {"a": value}
+            value = kind(value)
         try:
-            data, _ = jsons.encode_fields(value)
+            data, _ = jsons.encode_fields({"a": value})
         except TypeError:
             continue
         deepest = depth
