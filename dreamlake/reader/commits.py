@@ -111,7 +111,7 @@ def read_checkpoint(disk: Disk, at: int) -> Checkpoint | None:
         fields = codec.unpack(payload)
         try:
             if fields["v"] != VERSION:
-                raise codec.Damaged(f"checkpoint of version {fields['v']}", 0)
+                raise codec.Damaged("checkpoint of another version", 0)
             return Checkpoint(
                 _number(fields["seq"]),
                 _text(fields["origin"]),

@@ -57,6 +57,7 @@ def test_a_sound_checkpoint_is_read(tmp_path: Path, at: int) -> None:
         {"logs": {"logs/logs.jsonl": [10, 1, 1, 1, 5]}},
         {"logs": {5: [10, 1, 1, 1, None]}},
         {"origin": None},
+        {"v": 2},
         {"clients": {HUGE: [5, 6]}},
         {"clients": {b"a": [5, 6]}},
         {"clients": {ALICE: [math.inf, 6]}},
@@ -69,6 +70,13 @@ def test_a_sound_checkpoint_is_read(tmp_path: Path, at: int) -> None:
 def test_a_checkpoint_of_another_shape_is_damage(wrong: dict[str, Any], tmp_path: Path, at: int) -> None:
     with pytest.raises(codec.Damaged):
         read(tmp_path, at, {**SOUND, **wrong})
+
+
+def test_a_version_nested_as_deep_as_msgpack_goes_is_another_version(tmp_path: Path, at: int) -> None:
+    record, _ = codec.frame(b"\x81\xa1v" + b"\x91" * 1015 + b"\x02", codec.seed(b"dreamlake checkpoint"))
+    put(tmp_path, CHECKPOINT, record)
+    with pytest.raises(codec.Damaged):
+        read_checkpoint(REAL_DISK, at)
 
 
 HEADER = {"v": 1, "seq": 3, "clients": {ALICE: [5, 6]}}
