@@ -70,6 +70,7 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
     for log in HISTORIES:
         mark = checkpoint.logs.get(log)
         if mark is not None:
+            _end_line(disk, at, log, mark)
             strange = sum(not fold_read(state, log, row) for row in Lines(disk, at, log, mark.size).rows())
             if strange:
                 warnings.append(f"{log}: {strange} rows say nothing known and are passed over")
@@ -92,6 +93,21 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
         None,
         warnings,
     )
+
+
+def _end_line(disk: Disk, at: int, log: str, mark: LogMark) -> None:
+    """A history that somebody edited: the checkpoint's size may fall into the middle of a line, which is a row all the
+    same, or what is replayed after it would miss it."""
+    try:
+        size = disk.stat(log, at).size
+    except OSError:
+        return  # it is missed when it is read
+    if not 0 < mark.size < size:
+        return
+    _offset, line = next(Lines(disk, at, log).raw(mark.size - 1), (0, b""))
+    if line:
+        mark.size += len(line)
+        mark.crc = codec.run_on(line[1:] + b"\n", mark.crc)
 
 
 def _load_baseline(disk: Disk, at: int, origin: str, warnings: list[str]) -> Loaded:

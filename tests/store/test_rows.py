@@ -55,3 +55,14 @@ def check(folder: Path, data: bytes) -> None:
     assert [line for line in data.splitlines() if line not in after + kept] == []
     assert json.loads(after[-1])["data"] == {}
     assert all(json.loads(line) for line in after)
+
+
+def test_a_history_that_was_made_longer_by_hand_is_read_whole(tmp_path: Path) -> None:
+    """Carol's OPEN is the last row that the checkpoint covers; without it nobody would be there to be killed."""
+    folder = make.directory("killed", tmp_path)
+    history = folder / ".dreamlake" / "session.jsonl"
+    first, rest = history.read_bytes().split(b"\n", 1)
+    history.write_bytes(first.replace(b",", b", ") + b"\n" + rest)
+    before = history.read_bytes().splitlines()
+    world.recover(folder)
+    assert history.read_bytes().splitlines()[:4] == before
