@@ -2,7 +2,7 @@
 # Plain make (3.81 is enough) and sh. Every path is relative, so the checkout may lie anywhere, spaces included.
 
 .NOTPARALLEL: # one pip at a time in one environment, also under `make -j`
-.PHONY: help demo test lint bench clean FORCE
+.PHONY: help demo test lint bench fuzz clean FORCE
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -21,6 +21,7 @@ help:
 	@echo 'make test    lint, then all tests'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   what a call costs, measured on this machine'
+	@echo 'make fuzz    look for bytes that break a reader or an agent, a minute for each format'
 	@echo 'make clean   remove .venv, caches, built files and dreamlake-demo'
 	@echo
 	@echo 'The first run makes .venv. To choose its Python: make test PYTHON=/path/to/python3'
@@ -39,8 +40,13 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	@$(PY) tests/bench/run.py
 
+# Where atheris cannot be had, tests/fuzz/run.py says so and takes hypothesis.
+fuzz: .venv/test.stamp
+	@$(PY) -m pip install --quiet --only-binary atheris --editable '.[fuzz]' || true
+	@$(PY) -m tests.fuzz.run
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
+	rm -rf .venv .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
 	find dreamlake daemon tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # --- the virtual environment ------------------------------------------------------------------------------------------
