@@ -116,6 +116,8 @@ class Directory:
             found = disk.fstat(at)
             if (found.dev, found.ino) != key:
                 raise Unseen(f"{path} is another directory here than it is for the client")
+            if not _is_session(disk, at):
+                raise Unseen(f"{path} is no session directory: it has no {JOURNALS}")
             owner = acquire(disk, at, who)
             owner.distrust = owner.distrust or distrust
             directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=owner.distrust)
@@ -502,6 +504,14 @@ def _sync_names(disk: Disk, path: str) -> None:
             disk.fsync(folder)
         finally:
             disk.close(folder)
+
+
+def _is_session(disk: Disk, at: int) -> bool:
+    """Whether a client has made a session directory of it: a message alone must not turn a folder into one."""
+    try:
+        return disk.stat(JOURNALS, at).is_dir
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:

@@ -1,0 +1,98 @@
+"""Clients that flood, fall silent or talk nonsense, and the others who share an agent with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from dreamlake import Session
+from dreamlake.wire import messages
+from dreamlake.world.endpoints import find_agent
+from tests import reading
+
+pytestmark = pytest.mark.home("shared")
+
+HEAR_SECONDS = 5
+
+
+class Stranger:
+    """A socket on the agent's endpoint that says whatever it likes."""
+
+    def __init__(self, context: zmq.Context[Any]) -> None:
+        endpoint = find_agent()
+        assert endpoint is not None
+        self.id = os.urandom(16)
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.connect(endpoint)
+
+    def say(self, *message: Any, body: bytes | None = None) -> None:
+        self.socket.send_multipart(messages.encode(message, body))
+
+    def hello(self, folder: Path | str, **changes: Any) -> None:
+        found = os.stat(folder)
+        who = {"path": os.path.abspath(folder), "dev": found.st_dev, "ino": found.st_ino, "by": {}}
+        self.say(messages.HELLO, self.id, {**who, **changes})
+
+    def hears(self) -> messages.Message:
+        assert self.socket.poll(HEAR_SECONDS * 1000), "the agent says nothing"
+        return messages.decode(self.socket.recv_multipart())[0]
+
+    def hears_nothing_more(self) -> None:
+        while self.socket.poll(0):
+            self.socket.recv_multipart()
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    made: zmq.Context[Any] = zmq.Context()
+    yield made
+    made.destroy(linger=0)
+
+
+@pytest.fixture
+def folder(root: Path) -> Path:
+    return root / "project" / "run"
+
+
+@pytest.fixture
+def session(home: Path, root: Path) -> Iterator[Session]:
+    """The neighbour: an honest session, of which nothing may be lost."""
+    opened = Session("run", "project", local_path=str(root)).open()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def stranger(session: Session, context: zmq.Context[Any]) -> Stranger:
+    return Stranger(context)
+
+
+@pytest.mark.parametrize("inside", [[], [".dreamlake"], ["logs", "tracks"]], ids=["empty", "half", "old"])
+def test_a_hello_makes_no_session_out_of_a_folder(inside: list[str], stranger: Stranger, tmp_path: Path) -> None:
+    """Or whoever can send a message could have the agent write wherever the user may."""
+    place = tmp_path / "mine"
+    for name in ["", *inside]:
+        (place / name).mkdir()
+    (place / "thesis.tex").write_text("precious")
+    before = reading.snapshot(place)
+    stranger.hello(place)
+    kind, _client, endpoint, reason = stranger.hears()
+    assert (kind, endpoint) == (messages.ELSEWHERE, None)
+    assert "no session directory" in reason
+    assert reading.snapshot(place) == before
+
+
+@pytest.mark.parametrize("false", [{"dev": 1}, {"ino": 1}, {"ino": 2**64 - 1}, {"dev": -(2**63)}, {"path": "."}])
+def test_a_hello_with_a_false_identity_is_sent_away(false: dict[str, Any], stranger: Stranger, folder: Path) -> None:
+    stranger.hello(folder, **false)
+    if false == {"path": "."}:  # the directory is open already, and these are its numbers
+        assert stranger.hears()[:2] == (messages.ELSEWHERE, stranger.id)
+    else:
+        kind, _client, endpoint, _reason = stranger.hears()
+        assert (kind, endpoint) == (messages.ELSEWHERE, None)
