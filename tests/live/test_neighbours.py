@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 import zmq
 
 from dreamlake import Session
-from dreamlake.wire import messages
+from dreamlake.wire import codec, messages, ops
 from dreamlake.world.endpoints import find_agent
 from tests import reading
+from tests.conftest import Cli
 
 pytestmark = pytest.mark.home("shared")
 
@@ -96,3 +98,25 @@ def test_a_hello_with_a_false_identity_is_sent_away(false: dict[str, Any], stran
     else:
         kind, _client, endpoint, _reason = stranger.hears()
         assert (kind, endpoint) == (messages.ELSEWHERE, None)
+
+
+@pytest.mark.home("own")
+def test_what_is_in_no_journal_is_not_applied(
+    stranger: Stranger, session: Session, folder: Path, dreamlake: Cli
+) -> None:
+    """A commit that no journal can replay would take the neighbours' indexes back that their callers were told."""
+    receipt = session.track("loss").append(value=0)
+    before = int(receipt["index"])
+    stranger.hello(folder)
+    kind, _client, endpoint, reason = stranger.hears()
+    assert (kind, endpoint) == (messages.ELSEWHERE, None)
+    assert "no journal" in reason
+    opening = codec.pack((ops.OPEN, time.time_ns(), {"name": "run", "workspace": "project"}, b"{}"))
+    record, after = codec.frame(opening, codec.seed(stranger.id))
+    stranger.say(messages.DATA, stranger.id, 0, codec.seed(stranger.id), after, body=record)
+    assert stranger.hears() == (messages.WHO, stranger.id)
+    assert int(session.track("loss").append(value=1)["index"]) == before + 1
+    session.flush(durable=True)
+    status = reading.strict(dreamlake("agent", "status", "--json").stdout)
+    assert status["last_error"] is None
+    assert status["sessions"][0]["clients"] == 1

@@ -85,11 +85,10 @@ class Agent:
         if session is None:
             session = self.sessions[key] = Session(key, who["path"], scanned_at=self._now)
             yield do.OpenDirectory(key, who["path"])
-        is_new = client_id not in session.clients
         client = session.client(client_id)
         client.peer, client.heard, client.lives = peer, self._now, True
         self._homes[client_id] = key
-        if session.phase == LIVE and is_new:
+        if session.phase == LIVE and not client.stands:
             session.held.add(client_id)
             yield do.Scan(key)
         elif session.phase == LIVE and session.uncommitted:
@@ -240,9 +239,11 @@ class Agent:
             return
         for client_id in sorted(session.held):
             client = session.clients.get(client_id)
+            if client is not None and not client.stands:
+                continue  # the scan that it waits for says whether it has a journal
+            session.held.discard(client_id)
             if client is not None and client.peer is not None:
                 yield self._welcome(session, client)
-        session.held.clear()
 
     # Each of these puts something into memory that only a commit puts on disk: from the moment it is asked for, nothing
     # is acked, shown, synced or checkpointed before that commit.
@@ -374,11 +375,23 @@ class Agent:
         yield from self._take_journals(session, event.journals)
         standing = {journal.client for journal in event.journals}
         for client in list(session.clients.values()):
+            client.stands = client.stands or client.id in standing
             if client.id in standing:
                 yield from self._look_after(session, client)
+            elif client.id in session.held and not client.stands:
+                yield from self._turn_away(session, client)
             elif client.peer is None or self._now - client.heard > config.HEARD_SECONDS:
                 self._forget(session, client)
         yield from self._welcome_held(session)
+
+    def _turn_away(self, session: Session, client: Client) -> Effects:
+        """Nothing is applied that is not in a journal: without one, replay could not bring it again, and what was
+        committed after it would get other indexes than its callers were told."""
+        session.held.discard(client.id)
+        self._forget(session, client)
+        if client.peer is not None:
+            reason = f"the agent sees no journal of this process in {session.path}"
+            yield do.Send(client.peer, (messages.ELSEWHERE, client.id, None, reason))
 
     def _look_after(self, session: Session, client: Client) -> Effects:
         """A journal stands there: follow it, end it, or drop it."""

@@ -27,6 +27,7 @@ class Client:
     state: str | None = None  # of its session: running, or how it ended; None before its first operation
     lives: bool = True
     locked: bool = True  # somebody has its journal open
+    stands: bool = False  # its journal was seen in the directory
     seen_end: int = 0  # how far its journal file goes, when last looked at
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False
