@@ -48,6 +48,7 @@ RETRY_SECONDS = (0.25, 3.0)  # a directory in trouble is tried again: first, and
 STOP_SECONDS = 20.0  # stop drains this long at most
 TURN_BYTES = 4 << 20  # messages heard before a commit
 FOLLOW_BYTES = 256 << 10
+FLUSHES_MAX = 256  # open flushes of one client; of more, the oldest are forgotten and asked for again
 CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
 CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most
 LOG_BYTES = 4 << 20  # agent.log is rotated past this

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamlake import Session
+from dreamlake import Session, config
 from dreamlake.wire import codec, messages, ops
 from dreamlake.world.endpoints import find_agent
+from dreamlake_agent.core import events as on
+from dreamlake_agent.core.agent import Agent
 from tests import reading
 from tests.conftest import Cli
 
@@ -120,3 +122,16 @@ def test_what_is_in_no_journal_is_not_applied(
     status = reading.strict(dreamlake("agent", "status", "--json").stdout)
     assert status["last_error"] is None
     assert status["sessions"][0]["clients"] == 1
+
+
+def test_flushes_that_can_never_be_answered_do_not_pile_up() -> None:
+    """Each was looked at again for each that came after it: 20,000 of them kept the agent busy for 20 s."""
+    core = Agent(b"8 bytes.")
+    client, key = os.urandom(16), (1, 2)
+    core.handle(on.Heard(b"peer", (messages.HELLO, client, {"path": "/run", "dev": 1, "ino": 2})), 0, 0)
+    core.handle(on.Opened(key, "origin", {}, {}, [on.JournalSeen(client, 0, True)], {}, []), 0, 0)
+    core.handle(on.Scanned(key, [on.JournalSeen(client, 0, True)]), 0, 0)
+    for number in range(config.FLUSHES_MAX + 100):
+        core.handle(on.Heard(b"peer", (messages.FLUSH, client, number, 2**62, 0, 0)), 0, 0)
+    waiting = [flush.number for flush in core.sessions[key].flushes]
+    assert waiting == list(range(100, config.FLUSHES_MAX + 100))

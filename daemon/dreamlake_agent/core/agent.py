@@ -163,6 +163,9 @@ class Agent:
         hashed: int,
     ) -> Effects:
         session.flushes = [f for f in session.flushes if (f.client, f.number) != (client.id, number)]
+        mine = [f for f in session.flushes if f.client == client.id]
+        if len(mine) >= config.FLUSHES_MAX:
+            session.flushes.remove(mine[0])  # whoever still waits for it asks again
         session.flushes.append(Flush(client.id, number, end, bool(durable), bool(hashed)))
         yield from self._settle_flushes(session)
 
