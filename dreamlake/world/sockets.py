@@ -6,6 +6,7 @@ what a message carried is in a journal until it is acked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -196,11 +197,9 @@ class ZmqHub:
 
 def listening_socket(path: str) -> socket.socket:
     """A Unix socket listening at ``path``, 0600, put there in one step."""
-    temp = f"{path}.{os.getpid()}"
-    try:
+    temp = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # no longer than the name itself: a path has a limit
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(temp)
-    except FileNotFoundError:
-        pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(temp)
@@ -209,6 +208,8 @@ def listening_socket(path: str) -> socket.socket:
         os.rename(temp, path)
     except BaseException:
         listener.close()
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
         raise
     return listener
 

@@ -1,0 +1,203 @@
+"""Runtime folders in every bad state: training goes on, what is wrong is said, and there is never a second agent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dreamlake import Session, config
+from dreamlake.world.sockets import answers, listening_socket
+from tests import leftovers, reading, scripts
+from tests.conftest import Cli, agent_pid
+
+POINTS = 100
+SUN_PATH_BYTES = 107  # on Linux, without the NUL
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away, or mount")
+
+TRAINS = """
+import sys
+from dreamlake import Session
+with Session("run", "project", local_path=sys.argv[1]) as session:
+    for value in range(100):
+        session.track("loss").append(value=value)
+    session.flush(durable=True)
+print("trained")
+"""
+
+
+@pytest.fixture
+def folder(root: Path) -> Path:
+    return root / "project" / "run"
+
+
+@pytest.fixture
+def place(home: Path) -> Path:
+    """The runtime folder, made as a client makes it."""
+    made = home / "run"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def trains(root: Path, **env: str) -> str:
+    """Train to the end; gives back what was said on standard error."""
+    done = scripts.run(TRAINS, root, env=env, flags=())
+    assert done.stdout == "trained\n"
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def assert_only_the_journal_has_it(folder: Path, said: str, reason: str) -> None:
+    assert reason in said
+    assert "kept in its journal" in said
+    assert reading.values(folder) == []
+    assert list((folder / ".dreamlake" / "journals").iterdir())
+
+
+def assert_nothing_is_lost(root: Path, folder: Path) -> None:
+    """The next session in the directory brings everything back."""
+    with Session("run", "project", local_path=str(root)) as session:
+        session.track("loss").append(value=-1)
+        session.flush(timeout=30)
+    assert reading.values(folder) == [*range(POINTS), -1]
+    reading.assert_consecutive(reading.points(folder))
+
+
+def started(home: Path) -> list[str]:
+    """What the agents of this home said when they started."""
+    (log,) = home.glob("*/agent.log")
+    return [line for line in log.read_text().splitlines() if " started, pid " in line]
+
+
+AT_ONCE = """
+import os, sys
+from dreamlake import Session
+import dreamlake.link, dreamlake.world.sockets
+root, many = sys.argv[1], int(sys.argv[2])
+gate, opener = os.pipe()
+children = []
+for number in range(many):
+    child = os.fork()
+    if child == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        with Session(f"run{number}", "project", local_path=root) as session:
+            session.track("loss").append(value=number)
+            session.flush()
+        os._exit(0)
+    children.append(child)
+os.close(opener)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_thirty_two_processes_at_once_start_one_agent_and_lose_nothing(home: Path, root: Path) -> None:
+    done = scripts.run(AT_ONCE, root, 32, flags=())
+    assert "no agent" not in done.stderr
+    assert len(leftovers.agents_of(home)) == 1
+    assert len(started(home)) == 1
+    for number in range(32):
+        assert reading.values(root / "project" / f"run{number}") == [number]
+
+
+def test_what_a_dead_agent_left_behind_is_in_nobodys_way(place: Path, home: Path, root: Path, folder: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(place / config.AGENT_SOCKET))
+    dead.close()
+    (place / "agent.lock").write_text("1")  # a pid that lives
+    (place / "start.lock").write_text("")
+    assert not answers(str(place / config.AGENT_SOCKET))
+    trains(root)
+    assert reading.values(folder) == list(range(POINTS))
+    assert (place / "agent.lock").read_text() == str(agent_pid())
+
+
+def foreign_file(at: Path) -> None:
+    at.write_text("not a socket")
+
+
+def dangling_link(at: Path) -> None:
+    at.symlink_to(at.parent / "nowhere")
+
+
+def link_to_a_file(at: Path) -> None:
+    (at.parent / "target").write_text("precious")
+    at.symlink_to(at.parent / "target")
+
+
+@pytest.mark.parametrize("put", [foreign_file, dangling_link, link_to_a_file])
+def test_what_stands_in_the_sockets_place_makes_way(
+    put: Callable[[Path], None], place: Path, root: Path, folder: Path
+) -> None:
+    put(place / config.AGENT_SOCKET)
+    trains(root)
+    assert reading.values(folder) == list(range(POINTS))
+    assert (place / config.AGENT_SOCKET).is_socket()
+    assert not (place / config.AGENT_SOCKET).is_symlink()
+    if put is link_to_a_file:
+        assert (place / "target").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [config.AGENT_SOCKET, "agent.lock", "start.lock"])
+def test_a_folder_in_a_files_place_is_said_and_training_goes_on(
+    name: str, place: Path, root: Path, folder: Path
+) -> None:
+    (place / name).mkdir()
+    (place / name / "inside").write_text("precious")
+    said = trains(root)
+    assert_only_the_journal_has_it(folder, said, "Is a directory")
+    assert (place / name / "inside").read_text() == "precious"
+    assert not [path for path in place.iterdir() if path.is_socket()]  # nothing half-made is left
+    shutil.rmtree(place / name)
+    assert_nothing_is_lost(root, folder)
+
+
+@needs_root
+def test_a_folder_of_somebody_elses_is_refused(place: Path, root: Path, folder: Path) -> None:
+    """Whoever owns it could listen in the agent's place."""
+    os.chown(place, 65534, 65534)
+    said = trains(root)
+    assert_only_the_journal_has_it(folder, said, f"{place} is not a folder of yours")
+    assert list(place.iterdir()) == []
+    os.chown(place, os.getuid(), os.getgid())
+    assert_nothing_is_lost(root, folder)
+
+
+def test_a_linked_folder_is_refused(home: Path, root: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (home / "run").symlink_to(tmp_path / "elsewhere")
+    said = trains(root)
+    assert_only_the_journal_has_it(folder, said, "is not a folder of yours")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_home_too_deep_for_a_socket_works_all_the_same(
+    home: Path, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, dreamlake: Cli
+) -> None:
+    deep = home / ("d" * 60) / ("e" * 60)
+    monkeypatch.setenv("DREAMLAKE_HOME", str(deep))
+    short = Path(config.socket_path(str(deep / "run")))
+    assert len(str(deep / "run" / config.AGENT_SOCKET)) > SUN_PATH_BYTES > len(str(short))
+    try:
+        trains(root)
+        assert reading.values(folder) == list(range(POINTS))
+        assert short.is_socket()
+    finally:
+        dreamlake("agent", "stop")
+    assert not short.exists()
+
+
+def test_a_socket_may_have_the_longest_name_there_is(home: Path) -> None:
+    """It is made under another name first, which must not be longer."""
+    pad = SUN_PATH_BYTES - len(str(home)) - len(config.AGENT_SOCKET) - 2
+    (home / ("x" * pad)).mkdir()
+    path = str(home / ("x" * pad) / config.AGENT_SOCKET)
+    assert len(path) == SUN_PATH_BYTES
+    listening_socket(path).close()
