@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dreamlake import Session, config
 from dreamlake.world.sockets import answers, listening_socket
 from tests import leftovers, reading, scripts
-from tests.conftest import Cli, agent_pid
+from tests.conftest import Cli, StartScript, agent_pid
 
 POINTS = 100
 SUN_PATH_BYTES = 107  # on Linux, without the NUL
@@ -201,3 +202,116 @@ def test_a_socket_may_have_the_longest_name_there_is(home: Path) -> None:
     path = str(home / ("x" * pad) / config.AGENT_SOCKET)
     assert len(path) == SUN_PATH_BYTES
     listening_socket(path).close()
+
+
+# In a mount namespace of its own: what is mounted there is gone with its last process.
+IN_A_FULL_HOME = """
+mount -t tmpfs -o size=64k,$1 tmpfs "$DREAMLAKE_HOME" || exit 99
+mkdir -m 700 "$DREAMLAKE_HOME/run"
+if test "$1" = nr_inodes=0; then head -c 1m /dev/zero > "$DREAMLAKE_HOME/filler" 2>/dev/null; fi
+"$2" "$3" "$4"
+status=$?
+"$2" -m dreamlake.cli agent stop >&2
+exit $status
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("full_of", ["bytes", "files"])
+def test_a_full_tmp_stops_no_training(full_of: str, home: Path, root: Path, folder: Path, tmp_path: Path) -> None:
+    """Where a file can be made, though nothing be written into it, there is an agent; else the journal has it all."""
+    program = tmp_path / "train.py"
+    program.write_text(TRAINS)
+    nodes = "nr_inodes=0" if full_of == "bytes" else "nr_inodes=2"  # 0: no limit
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", IN_A_FULL_HOME, "sh", nodes, sys.executable, program, root],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained\n"
+    assert "Traceback" not in done.stderr
+    if full_of == "bytes":
+        assert "no agent" not in done.stderr
+        assert reading.values(folder) == list(range(POINTS))
+    else:
+        assert_only_the_journal_has_it(folder, done.stderr, "No space left on device")
+    assert_nothing_is_lost(root, folder)
+
+
+IN_A_READ_ONLY_HOME = """
+mount --bind "$HOME" "$HOME" && mount -o remount,ro,bind "$HOME" || exit 99
+touch "$HOME/x" 2>/dev/null && exit 98
+"$1" "$2" "$3"
+status=$?
+"$1" -m dreamlake.cli agent stop >&2
+exit $status
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("runtime", ["writable", "read-only"])
+def test_a_read_only_home_stops_no_training(runtime: str, home: Path, root: Path, folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(TRAINS)
+    for name in ("mine", "runtime"):
+        (home / name).mkdir()
+    env = {**os.environ, "HOME": str(home / "mine")}
+    if runtime == "writable":  # as on a cluster: no state folder, but a runtime folder
+        del env["DREAMLAKE_HOME"]
+        env["XDG_RUNTIME_DIR"] = str(home / "runtime")
+    else:
+        env["DREAMLAKE_HOME"] = str(home / "mine")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", IN_A_READ_ONLY_HOME, "sh", sys.executable, program, root],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained\n"
+    assert "Traceback" not in done.stderr
+    if runtime == "writable":
+        assert "no agent" not in done.stderr
+        assert reading.values(folder) == list(range(POINTS))
+    else:
+        assert_only_the_journal_has_it(folder, done.stderr, "Read-only file system")
+    assert_nothing_is_lost(root, folder)
+
+
+OF_ANOTHER_VERSION = """
+import sys, msgpack
+from dreamlake.world.sockets import ZmqHub
+hub = ZmqHub(sys.argv[1])
+print("listening", flush=True)
+while True:
+    hub.wait(10)
+    while (heard := hub.receive()) is not None:
+        head = msgpack.unpackb(heard[1][0])
+        if sys.argv[2] == "newer":  # it does not speak ours, and says so in ours
+            hub.send(heard[0], [msgpack.packb([1, "version", [2, 3]])])
+        elif sys.argv[2] == "stranger":  # it answers in its own
+            hub.send(heard[0], [msgpack.packb([7, "welcome", head[2], 0, 0, 0, 0, "x" * 32, b"incarnat"])])
+        else:
+            hub.send(heard[0], [b"what?", b"who?", b"why?"])
+"""
+
+
+@pytest.mark.parametrize("kind", ["newer", "stranger"])
+def test_an_agent_of_another_version_is_said_once_and_training_goes_on(
+    kind: str, place: Path, root: Path, folder: Path, start_script: StartScript
+) -> None:
+    other = start_script(OF_ANOTHER_VERSION, place / config.AGENT_SOCKET, kind)
+    assert other.stdout
+    assert other.stdout.readline() == "listening\n"
+    said = trains(root)
+    assert said.count("the agent speaks another version: `dreamlake agent restart`; operations stay") == 1
+    assert_only_the_journal_has_it(folder, said, "another version")
+    other.kill()
+    other.wait()
+    assert_nothing_is_lost(root, folder)
