@@ -71,6 +71,20 @@ def lock(folder: str) -> int:
     return fd
 
 
+def lock_again(folder: str, fd: int) -> int:
+    """The lock that is ours, taken anew when somebody removed its file: without a name it keeps nobody out.
+    :class:`AlreadyRunning` when another agent was faster."""
+    held = os.fstat(fd)
+    with contextlib.suppress(OSError):
+        named = os.stat(os.path.join(folder, LOCK), follow_symlinks=False)
+        if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino):
+            return fd
+    config.own_folder(folder)
+    again = lock(folder)
+    os.close(fd)
+    return again
+
+
 def wait_until_it_answers(folder: str) -> bool:
     """Another agent holds the lock: wait until it listens too."""
     deadline = time.monotonic() + config.OPEN_SECONDS
@@ -148,7 +162,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
                 logger.warning("cannot look at %s: %s", path, error)
                 continue
             loop.take(events.Remembered((found.st_dev, found.st_ino), path))
-        _serve(loop, hub, status, stops)
+        lock_fd = _serve(loop, hub, status, stops, folder, lock_fd)
     except Exception:
         logger.exception("the agent fails; the next one recovers every directory")
         raise
@@ -160,9 +174,11 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
         logging.shutdown()
 
 
-def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int]) -> None:
+def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int], folder: str, lock_fd: int) -> int:
+    """Until the end; gives back the lock that is held then."""
     world = loop.world
     listened = world.monotonic()
+    replaced = False
     while not loop.ended:
         if stops:
             stops.clear()
@@ -172,10 +188,19 @@ def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int]) -> None:
         if world.monotonic() - listened >= _LISTENING_SECONDS:
             listened = world.monotonic()
             status.sample()
-            if not hub.is_listening():
-                # Somebody cleaned the folder up: connected clients do not notice, new ones find us again.
-                try:
+            if replaced:
+                continue
+            try:
+                lock_fd = lock_again(folder, lock_fd)
+                if not hub.is_listening():
+                    # Somebody cleaned the folder up: connected clients do not notice, new ones find us again.
                     config.own_folder(os.path.dirname(hub.path))
                     hub.listen()
-                except OSError as error:
-                    loop.core.last_error = f"cannot listen at {hub.path}: {error}"
+            except AlreadyRunning as who:
+                # Two that listen in turn at one place would both go on for ever: the one with the name stays.
+                replaced = True
+                loop.log("warning", f"the folder of the socket was removed, and another agent has it now: {who}")
+                loop.perform(loop.core.stop(world.monotonic(), world.wall_ns()))
+            except (CannotStart, OSError) as error:
+                loop.core.last_error = f"cannot listen at {hub.path}: {error}"
+    return lock_fd

@@ -182,6 +182,9 @@ class Loop:
         except Unseen as error:
             return on.NotOpened(key, "unseen", str(error))
         except OwnedElsewhere as error:
+            if error.endpoint == self.who["endpoint"]:
+                # Our predecessor at this place is still letting go: there is nowhere to send a client to.
+                return on.NotOpened(key, "trouble", str(error))
             return on.NotOpened(key, "owned", str(error), error.endpoint)
         except DamagedView as error:
             return on.NotOpened(key, "damaged", f"{effect.path}/{error}")

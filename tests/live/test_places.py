@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from dreamlake import Session, config
 from dreamlake.world.sockets import answers, listening_socket
 from tests import leftovers, reading, scripts
 from tests.conftest import Cli, StartScript, agent_pid
+from tests.waiting import wait_for
 
 POINTS = 100
 SUN_PATH_BYTES = 107  # on Linux, without the NUL
@@ -36,6 +37,13 @@ print("trained")
 @pytest.fixture
 def folder(root: Path) -> Path:
     return root / "project" / "run"
+
+
+@pytest.fixture
+def session(home: Path, root: Path) -> Iterator[Session]:
+    opened = Session("run", "project", local_path=str(root)).open()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -202,6 +210,37 @@ def test_a_socket_may_have_the_longest_name_there_is(home: Path) -> None:
     path = str(home / ("x" * pad) / config.AGENT_SOCKET)
     assert len(path) == SUN_PATH_BYTES
     listening_socket(path).close()
+
+
+def test_a_folder_that_vanishes_under_a_live_agent_gives_no_second_one(agent: Path, root: Path, folder: Path) -> None:
+    """New clients come before the agent has noticed: the two used to take the socket from each other for ever."""
+    with Session("run", "project", local_path=str(root)) as session:
+        track = session.track("loss")
+        for value in range(3):
+            track.append(value=value)
+            session.flush()
+            shutil.rmtree(agent / "run")
+            scripts.run(TRAINS.replace('"run"', f'"other{value}"'), root, flags=())
+            track.append(value=100 + value)
+            session.flush()
+            wait_for(lambda: len(leftovers.agents_of(agent)) == 1)
+    assert reading.values(folder) == [0, 100, 1, 101, 2, 102]
+    for value in range(3):
+        assert reading.values(root / "project" / f"other{value}") == list(range(POINTS))
+    assert Path(agent / "run" / "agent.lock").read_text() == str(agent_pid())
+
+
+def test_an_agent_makes_its_folder_again(agent: Path, session: Session, folder: Path) -> None:
+    session.track("loss").append(value=0)
+    session.flush()
+    pid = agent_pid()
+    shutil.rmtree(agent / "run")
+    wait_for(lambda: answers(str(agent / "run" / config.AGENT_SOCKET)))
+    session.track("loss").append(value=1)
+    session.flush()
+    assert agent_pid() == pid
+    assert (agent / "run" / "agent.lock").read_text() == str(pid)
+    assert reading.values(folder) == [0, 1]
 
 
 # In a mount namespace of its own: what is mounted there is gone with its last process.
