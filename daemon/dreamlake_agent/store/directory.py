@@ -26,6 +26,7 @@ from dreamlake.reader.commits import (
 )
 from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
 from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
+from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
@@ -34,7 +35,7 @@ from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
 from dreamlake_agent.store.rows import Rows
-from dreamlake_agent.store.views import MAIN_VIEWS, Views
+from dreamlake_agent.store.views import Views
 
 # Past this a new commits.log is begun at the next checkpoint.
 COMMITS_ROTATE_BYTES = 1 << 20
