@@ -30,6 +30,7 @@ from dreamlake.wire.state import (
     Tail,
     data_log,
     fold,
+    fold_known,
     track_id,
     track_view,
 )
@@ -63,7 +64,7 @@ def read_baseline(disk: Disk, at: int, origin: str) -> Baseline:
         _measure(disk, at, log, base)
         if log in base.marks:
             for row in Lines(disk, at, log, base.marks[log].size).rows():
-                _fold_known(base.state, log, row)
+                fold_known(base.state, log, row)
     _import_session(disk, at, base)
     _import_parameters(disk, at, base)
     _import_files(disk, at, base)
@@ -71,13 +72,6 @@ def read_baseline(disk: Disk, at: int, origin: str) -> Baseline:
     for name in sorted({*track_names(disk, at), *base.state.tracks}):
         _import_track(disk, at, base, name)
     return base
-
-
-def _fold_known(state: State, log: str, row: Row) -> None:
-    try:
-        fold(state, log, row)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass  # a row that some other program wrote; the line stays where it is
 
 
 def read_view(disk: Disk, at: int, path: str) -> dict[str, Any] | None:

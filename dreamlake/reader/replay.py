@@ -24,7 +24,7 @@ from dreamlake.reader.lines import Lines
 from dreamlake.reader.segments import Segment, journals, read_stream, runs
 from dreamlake.wire import codec
 from dreamlake.wire.apply import Applied, apply_run
-from dreamlake.wire.state import HISTORIES, LOGS_LOG, State, Tail, fold
+from dreamlake.wire.state import HISTORIES, LOGS_LOG, State, Tail, fold_known
 from dreamlake.world.disk import Disk
 
 RUN_BYTES = 256 << 10
@@ -71,7 +71,7 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
         mark = checkpoint.logs.get(log)
         if mark is not None:
             for row in Lines(disk, at, log, mark.size).rows():
-                fold(state, log, row)
+                fold_known(state, log, row)
     for track in state.tracks.values():
         mark = checkpoint.logs.get(track.log)
         track.tail = _copy(mark.tail) if mark else Tail()

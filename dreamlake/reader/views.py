@@ -13,7 +13,7 @@ from dreamlake.wire.state import (
     SESSION_LOG,
     SESSION_VIEW,
     State,
-    fold,
+    fold_known,
     view,
 )
 from dreamlake.world.disk import Disk
@@ -29,7 +29,7 @@ def shows_some_row(disk: Disk, at: int, state: State, path: str, found: Any) -> 
         return isinstance(found, dict) and _still(found) == _still(view(state, path) or {})
     past = State(state.origin)
     for row in Lines(disk, at, MAIN_VIEWS[path]).rows():
-        fold(past, MAIN_VIEWS[path], row)
+        fold_known(past, MAIN_VIEWS[path], row)
         if found == view(past, path):
             return True
     return False

@@ -109,6 +109,15 @@ def fold(state: State, log: str, row: Row) -> None:
     _FOLDS[log](state, row)
 
 
+def fold_known(state: State, log: str, row: Row) -> None:
+    """The same for a row of a file, which some other program may have written: one that cannot be folded is passed
+    over."""
+    try:
+        _FOLDS[log](state, row)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+
+
 def _fold_session(state: State, row: Row) -> None:
     what = row.get("op")
     if what == "import":
