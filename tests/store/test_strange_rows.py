@@ -14,7 +14,12 @@ from tests.golden import make, world
 def test_a_row_without_its_time_or_id_is_passed_over(history: str, tmp_path: Path) -> None:
     folder = make.directory("recovered", tmp_path)
     path = folder / history
-    path.write_bytes(path.read_bytes().replace(b'"time"', b'"tima"', 1).replace(b'"track"', b'"trick"', 1))
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b'"time"', b'"tima"', 1)
+        .replace(b'"track"', b'"trick"', 1)
+        .replace(b'"record"', b'"recoro"', 1)
+    )
     (folder / "session.json").write_text("{}")  # not ours: it is held against every row of its history
     world.recover(folder)
     assert (folder / ".dreamlake" / "cut" / "session.json.0").read_text() == "{}"
