@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
 from dreamlake_agent.repair import Refused, repair
 from dreamlake_agent.store.directory import Directory
+from tests import reading
 from tests.golden import make, world
 
 LOSS = [0.5, "NaN", 0.25, 0.125, 8, 4, 0.0625]
@@ -26,6 +28,15 @@ def said(folder: Path) -> list[str]:
     found: list[str] = []
     repair(str(folder), found.append)
     return found
+
+
+def test_a_lost_checkpoint_does_not_bring_back_a_file_that_was_replaced(killed: Path) -> None:
+    """The view is older than the history then: it still shows the version before."""
+    (killed / ".dreamlake" / "checkpoint").unlink()
+    said(killed)
+    records = {each["filename"]: each for each in reading.view(killed / "files/.files_metadata.json")["files"]}
+    assert records["model.pth"]["id"] == "f1"
+    assert records["model.pth"]["checksum"] == hashlib.sha256(world.WEIGHTS["f1"]).hexdigest()
 
 
 def test_a_refusal_says_whose_the_directory_is(tmp_path: Path) -> None:
