@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dreamlake.wire import ops
+from dreamlake.wire.state import SESSION_LOG, TRACKS_LOG
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
 from dreamlake_agent.repair import Refused, repair
@@ -37,6 +39,26 @@ def test_a_lost_checkpoint_does_not_bring_back_a_file_that_was_replaced(killed: 
     records = {each["filename"]: each for each in reading.view(killed / "files/.files_metadata.json")["files"]}
     assert records["model.pth"]["id"] == "f1"
     assert records["model.pth"]["checksum"] == hashlib.sha256(world.WEIGHTS["f1"]).hexdigest()
+
+
+def test_a_session_history_that_was_edited_does_not_refuse_what_is_in_journals(killed: Path) -> None:
+    history = killed / SESSION_LOG
+    lines = history.read_bytes().splitlines(keepends=True)
+    lines[0], lines[2] = (lines[at].replace(b'"open"', b'"nope"') for at in (0, 2))  # Alice's, Carol's
+    history.write_bytes(b"".join(lines))
+    assert not [sentence for sentence in said(killed) if "refused" in sentence]
+    assert reading.values(killed, "train/loss") == LOSS
+    assert (killed / "files/models/plot.png").read_bytes() == world.WEIGHTS["f2"]
+    # And what only an agent may say is still the agent's: that Carol was killed.
+    ends = [row for row in reading.lines(history) if row["op"] == "end" and row["client"] == world.CAROL.hex()]
+    assert [(row["state"], row["time"]) for row in ends] == [(ops.KILLED_STATE, "2026-01-01T00:00:07.000000Z")]
+
+
+def test_a_track_history_that_was_removed_does_not_let_a_track_begin_again(killed: Path) -> None:
+    (killed / TRACKS_LOG).unlink()
+    said(killed)
+    assert reading.values(killed, "train/loss") == LOSS
+    reading.assert_consecutive(reading.points(killed, "train/loss"))
 
 
 def test_a_refusal_says_whose_the_directory_is(tmp_path: Path) -> None:
