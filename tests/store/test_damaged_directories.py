@@ -32,6 +32,16 @@ def said(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("left", [None, b"", b"not an origin\n"])
+def test_the_checkpoint_knows_the_origin_that_somebody_removed(left: bytes | None, tmp_path: Path) -> None:
+    folder = make.directory("recovered", tmp_path)
+    origin = folder / ".dreamlake" / "origin"
+    origin.unlink() if left is None else origin.write_bytes(left)
+    said(folder)
+    assert origin.read_text() == f"{world.ORIGIN}\n"
+    assert reading.view(folder / "session.json")["id"] == world.ORIGIN
+
+
 def test_a_lost_checkpoint_does_not_bring_back_a_file_that_was_replaced(killed: Path) -> None:
     """The view is older than the history then: it still shows the version before."""
     (killed / ".dreamlake" / "checkpoint").unlink()

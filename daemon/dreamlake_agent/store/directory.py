@@ -23,6 +23,7 @@ from dreamlake.reader.commits import (
     encode_checkpoint,
     encode_commit,
     encode_commits_header,
+    read_checkpoint,
 )
 from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
 from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
@@ -111,7 +112,8 @@ class Directory:
                 raise Unseen(f"{path} is another directory here than it is for the client")
             owner = acquire(disk, at, who)
             owner.distrust = owner.distrust or distrust
-            directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=owner.distrust)
+            origin = origin_of(disk, at, _known_origin(disk, at) or fresh)
+            directory = cls(disk, at, owner, origin, distrust=owner.distrust)
             directory._who = who
             directory._recover()
             return directory
@@ -452,6 +454,15 @@ class Directory:
             self.disk.close(self._commits)
         release(self.disk, self.owner, self._who)
         self.disk.close(self.at)
+
+
+def _known_origin(disk: Disk, at: int) -> str | None:
+    """The identity as the checkpoint has it: for a directory whose ``origin`` somebody removed."""
+    try:
+        found = read_checkpoint(disk, at)
+    except codec.Damaged:
+        return None
+    return found.origin if found else None
 
 
 def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:
