@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dreamlake.reader.baseline import DamagedView
+from dreamlake.reader.session import SessionReader
 from dreamlake.wire import ops
 from dreamlake.wire.state import SESSION_LOG, TRACKS_LOG
 from dreamlake.world import processes
@@ -40,6 +42,17 @@ def test_the_checkpoint_knows_the_origin_that_somebody_removed(left: bytes | Non
     said(folder)
     assert origin.read_text() == f"{world.ORIGIN}\n"
     assert reading.view(folder / "session.json")["id"] == world.ORIGIN
+
+
+def test_a_directory_that_cannot_be_opened_has_no_live_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "session.json").write_text("not JSON")
+    found = folder.stat()
+    with pytest.raises(DamagedView):
+        Directory.open(REAL_DISK, str(folder), (found.st_dev, found.st_ino), processes.myself(), world.ORIGIN)
+    with SessionReader(str(folder)) as reader:
+        assert reader.owner() is None
 
 
 def test_a_lost_checkpoint_does_not_bring_back_a_file_that_was_replaced(killed: Path) -> None:

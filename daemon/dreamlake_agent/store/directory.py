@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.journal import Journal as OwnJournal
+from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.commits import (
     CHECKPOINT,
     COMMITS,
@@ -117,6 +118,12 @@ class Directory:
             directory._who = who
             directory._recover()
             return directory
+        except DamagedView:
+            # Nobody's: a reader that took us for its owner would not look into the journals.
+            if owner is not None:
+                release(disk, owner, who)
+            disk.close(at)
+            raise
         except BaseException:
             if owner is not None:
                 disk.close(owner.fd)
