@@ -340,7 +340,8 @@ class Loop:
         def act(directory: Directory) -> on.Event | None:
             if not directory.drop_journal(effect.client):
                 return None
-            files.forget_captures(self.disk, directory.at, directory.state, effect.client)
+            if effect.client not in directory.doubtful:
+                files.forget_captures(self.disk, directory.at, directory.state, effect.client)
             return on.Dropped(effect.key, effect.client)
 
         return self._in_directory(effect.key, act)

@@ -84,6 +84,27 @@ def test_a_track_history_that_was_removed_does_not_let_a_track_begin_again(kille
     reading.assert_consecutive(reading.points(killed, "train/loss"))
 
 
+def test_journals_of_which_nobody_knows_how_far_they_were_applied_are_kept(killed: Path) -> None:
+    for name in ("checkpoint", "commits.log"):
+        (killed / ".dreamlake" / name).unlink()
+    before = [path.read_bytes() for path in (killed / ".dreamlake/journals").iterdir() if "a6e27" not in path.name]
+    said(killed)
+    kept = [path.read_bytes() for path in (killed / ".dreamlake/cut").iterdir()]
+    assert len(before) == 4
+    assert all(data in kept for data in before)
+    assert reading.kept_somewhere(killed, world.WEIGHTS["f2"])
+
+
+def test_what_was_captured_stays_with_a_journal_that_is_damaged(killed: Path) -> None:
+    path = killed / ".dreamlake/journals" / f"{world.ALICE.hex()}.1"
+    data = bytearray(path.read_bytes())
+    data[-300] ^= 1  # before the upload of f2
+    path.write_bytes(data)
+    said(killed)
+    assert not (killed / "files/models/plot.png").exists()
+    assert reading.kept_somewhere(killed, world.WEIGHTS["f2"])
+
+
 def test_a_refusal_says_whose_the_directory_is(tmp_path: Path) -> None:
     folder = make.directory("recovered", tmp_path)
     found = folder.stat()

@@ -86,6 +86,8 @@ class Directory:
         self._base_durable = False
         self._placed: set[str] = set()  # files put in their place since the last checkpoint
         self.own: OwnJournal | None = None
+        # Clients a part of whose journal was set aside: it may name what they captured.
+        self.doubtful: set[bytes] = set()
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
         self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
         self.seq = loaded.seq
@@ -322,14 +324,12 @@ class Directory:
             if path not in whole and is_torn(self.disk, self.at, name) and self._is_free(path):
                 self._set_aside(path, 0)
 
-    def _set_aside(self, path: str, start: int) -> None:
+    def _set_aside(self, path: str, start: int, why: str = "is damaged; what could not be applied") -> None:
         """Keep what a journal holds from ``start`` on, unless it is nothing, and unlink it."""
         try:
             rest = read_file(self.disk, path, self.at, 1 << 40)[start:]
             if rest.strip(b"\0") and not path.endswith(UNNAMED):
-                self.warnings.append(
-                    f"{path} is damaged; what could not be applied is kept in {self.cuts.keep(path, rest)}"
-                )
+                self.warnings.append(f"{path} {why} is kept in {self.cuts.keep(path, rest)}")
             self.disk.unlink(path, self.at)
         except FileNotFoundError:
             pass
@@ -345,7 +345,13 @@ class Directory:
             for segment in segments:
                 beyond = max(0, position - segment.base)
                 if segment.base > position or (damaged and segment.size > beyond):
+                    self.doubtful.add(client)
                     self._set_aside(segment.path, segment.start + beyond)
+        elif segments:
+            # It turned up again, from a backup; or so it seems, after checkpoint and commits.log were lost.
+            self.doubtful.add(client)
+            for segment in segments:
+                self._set_aside(segment.path, 0, "is of a client that was applied wholly, as far as is known; it")
         for segment in self.segments.pop(client, []):
             try:
                 self.disk.unlink(segment.path, self.at)
