@@ -114,3 +114,14 @@ def test_a_refusal_says_whose_the_directory_is(tmp_path: Path) -> None:
             said(folder)
     finally:
         owner.close()
+
+
+def test_a_log_that_grew_in_the_middle_is_not_cut_across_a_row(tmp_path: Path) -> None:
+    """Somebody wrote a line twice: what was the end of the log is now the middle of its last row."""
+    folder = make.directory("recovered", tmp_path)
+    log = folder / "tracks/train/loss/data.jsonl"
+    first, second, *rest = log.read_bytes().splitlines(keepends=True)
+    edited = b"".join([first, second, second, *rest])
+    log.write_bytes(edited)
+    assert any("was edited by somebody else" in sentence for sentence in said(folder))
+    assert log.read_bytes() == edited

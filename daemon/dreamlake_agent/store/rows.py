@@ -89,16 +89,23 @@ class Rows:
     def _compare(self, log: str, fd: int, found: _Log) -> None:
         """Hold what we know of a log against the file: it may be longer (see above), or a person may have cut it."""
         size = self._disk.fstat(fd).size
-        if size > found.size:
-            found.unverified = size
-        elif size < found.size:
+        if size < found.size:
             self.warnings.append(f"{log} is {found.size - size} bytes shorter than it was; its numbers go on")
-            found.size, found.crc = size, self._checksum(fd, size)
-            if size and self._disk.pread(fd, 1, size - 1) != b"\n":
-                # Cut in the middle of a line: the next row must not be glued to it.
-                last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
-                found.size = max(0, size - (1 << 20)) + last
-                found.crc, found.unverified = self._checksum(fd, found.size), size
+            self._go_on_after_the_last_line(fd, found, size)
+        elif size > found.size and found.size and self._disk.pread(fd, 1, found.size - 1) != b"\n":
+            # What we know ends in the middle of a line: to cut there would tear a row that somebody has moved.
+            self.warnings.append(f"{log} was edited by somebody else; it goes on after its last whole line")
+            self._go_on_after_the_last_line(fd, found, size)
+        elif size > found.size:
+            found.unverified = size
+
+    def _go_on_after_the_last_line(self, fd: int, found: _Log, size: int) -> None:
+        found.size, found.crc = size, self._checksum(fd, size)
+        if size and self._disk.pread(fd, 1, size - 1) != b"\n":
+            # The next row must not be glued to half a line.
+            last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
+            found.size = max(0, size - (1 << 20)) + last
+            found.crc, found.unverified = self._checksum(fd, found.size), size
 
     def _checksum(self, fd: int, size: int) -> int:
         crc = offset = 0
