@@ -63,14 +63,17 @@ def verify(path: str, disk: Disk = REAL_DISK, advance: Callable[[int], None] = l
     except OSError as error:
         raise NotASession(f"{path} cannot be opened ({error.strerror})") from None
     try:
+        seen: list[Finding] = []
         if not _is_session(disk, at):
             raise NotASession(f"{path} is not a session directory: it has no session.json and no .dreamlake")
         for _try in range(_TRIES):
             before = _owner_record(disk, at)
             report = _verify(path, disk, at, advance)
-            # An agent that came or went meanwhile: what looked wrong may have been its work.
-            if not report.problems or (before and _owner_record(disk, at) == before):
+            # What looked wrong may have been the work of an agent that came, went, or is there: look again.
+            still = before and _owner_record(disk, at) == before and report.owner is None
+            if not report.problems or still or report.problems == seen:
                 break
+            seen = report.problems
         return report
     except OSError as error:
         raise NotASession(f"{path} cannot be read ({error.strerror})") from None

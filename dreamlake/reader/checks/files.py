@@ -25,7 +25,7 @@ def check_files(look: Look, standing: Standing | None) -> None:
     state = standing.loaded.state
     for record in list(state.files.values()):
         if record.get("deletedAt") is None:
-            with look.reading(f"files of {record.get('id')}"):
+            with look.reading(f"files/{record.get('path', '')}/{record.get('filename')}".replace("//", "/")):
                 _check_file(look, state, record)
     with look.reading(INCOMING):
         _check_incoming(look, standing)

@@ -218,10 +218,9 @@ def _check_last_line(look: Look, log: str) -> None:
         what = (
             "lacks its newline: nothing is lost; repair adds it"
             if whole
-            else f"ends after {times(len(line), 'byte')} in the middle: its call was cut off, or the file was; repair "
-            "moves them to .dreamlake/cut"
+            else f"is cut off after {times(len(line), 'byte')}: what it said is lost; repair moves it to .dreamlake/cut"
         )
-        look.problem("torn", log, f"{log}, its last line (byte {offset}) {what}", repairable=True)
+        look.problem("torn", log, f"{log}, its last line (byte {offset}) {what}", repairable=True, lost=not whole)
 
 
 def _last_newline(look: Look, log: str) -> int:
@@ -247,9 +246,11 @@ def _last_newline(look: Look, log: str) -> int:
 def check_tails(look: Look, standing: Standing | None) -> None:
     """Beyond the last commit a log may hold rows that an owner wrote and did not commit before it died: the journals
     bring them again. Anything else was never a row."""
-    if standing is None or look.live:
+    if standing is None or standing.partial:
         return
     beyond = _beyond(look, standing)
+    if look.live:
+        return  # its owner is about to say more
     brought: dict[str, Counter[bytes]] = {log: Counter() for log in beyond}
     with look.reading(JOURNALS):
         for out in leftovers(look.disk, look.at, standing.loaded):
@@ -305,6 +306,15 @@ def _check_tail(look: Look, log: str, start: int, brought: Counter[bytes], stuck
             log,
             f"{what} beyond its last commit (its agent was killed): the journals hold those rows, and the next agent "
             "goes on from there",
+        )
+        return
+    if start and _first_bytes(look, log, start - 1)[:1] != b"\n":
+        look.problem(
+            "edited",
+            log,
+            f"{log} has a row across byte {start}, where its last committed row should end: it was edited; repair "
+            "keeps every line of it, and what the journals bring comes after them, perhaps again",
+            repairable=True,
         )
         return
     zeros = "" if _first_bytes(look, log, start).strip(b"\0") else " of zeros"

@@ -10,7 +10,7 @@ from dreamlake.reader.checks.logs import damaged_histories
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.views import MAIN_VIEWS, shows_some_row
 from dreamlake.wire import jsons
-from dreamlake.wire.state import track_view, view
+from dreamlake.wire.state import SESSION_VIEW, track_view, view
 from dreamlake.world.disk import read_file
 
 _KEPT = "repair keeps it in .dreamlake/cut and writes the view anew from its history"
@@ -22,12 +22,12 @@ def check_views(look: Look, standing: Standing | None) -> None:
     for path in (*MAIN_VIEWS, *map(track_view, sorted(tracks))):
         with look.reading(path):
             if standing is None or standing.loaded.checkpoint is None or not judged:
-                _check_alone(look, path)
+                _check_alone(look, standing, path)
             else:
                 _check_view(look, standing, path)
 
 
-def _check_alone(look: Look, path: str) -> None:
+def _check_alone(look: Look, standing: Standing | None, path: str) -> None:
     """No history to hold it against."""
     try:
         found = read_view(look.disk, look.at, path)
@@ -42,6 +42,14 @@ def _check_alone(look: Look, path: str) -> None:
             )
         return
     look.report.views += found is not None
+    if found is None and path == SESSION_VIEW and standing and not standing.loaded.segments:
+        look.problem(
+            "view",
+            path,
+            f"{path} is missing, and no history says what stood there: the name is taken from the folder, the rest "
+            "is lost; restore it from a backup",
+            lost=True,
+        )
 
 
 def _check_view(look: Look, standing: Standing, path: str) -> None:
