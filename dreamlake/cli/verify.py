@@ -134,8 +134,8 @@ def _what_was_done(path: str, said: list[str], first: Report, now: Report, befor
     done: list[str] = []
     if first.waiting > now.waiting:
         done.append(f"{first.waiting - now.waiting} operations that waited in journals were applied")
-    left = {each.sentence for each in now.problems}
-    gone = sum(1 for each in first.problems if each.sentence not in left)
+    left = {(each.kind, each.path) for each in now.problems}
+    gone = sum(1 for each in first.problems if (each.kind, each.path) not in left)
     if gone:
         done.append(f"{gone} of {len(first.problems)} problems")
     done += [

@@ -110,14 +110,16 @@ def _check_incoming(look: Look, standing: Standing) -> None:
         return  # captures come and go
     loaded = standing.loaded
     wanted = set(loaded.state.incoming.values())
-    waiting = 0
+    waiting = replaced = 0
     for name in look.disk.listdir(INCOMING, look.at):
         path = f"{INCOMING}/{name}"
         client, dash, _file_id = name.partition("-")
         if len(client) != 32 or not dash or not look.disk.stat(path, look.at).is_file:
             look.problem("foreign", path, f"{path} is nothing of Dreamlake's and is ignored; move it away")
-        elif name in wanted or any(each.hex() == client for each in loaded.segments):
+        elif name in wanted:
             waiting += 1
+        elif any(each.hex() == client for each in loaded.segments):
+            replaced += 1
         else:
             look.problem(
                 "orphan",
@@ -128,4 +130,11 @@ def _check_incoming(look: Look, standing: Standing) -> None:
     if waiting:
         look.note(
             "incoming", INCOMING, f"{INCOMING} holds {times(waiting, 'file')} that the next agent puts in their places"
+        )
+    if replaced:
+        look.note(
+            "incoming",
+            INCOMING,
+            f"{INCOMING} holds {times(replaced, 'file')} that other uploads replaced or whose calls have not returned: "
+            "the next agent removes them with their journals",
         )
