@@ -114,7 +114,8 @@ def test_repair_is_refused_while_a_live_agent_owns_the_directory(tmp_path: Path,
         assert done.returncode == 1
         assert done.stderr == (
             f"cannot repair: {folder} belongs to a live agent (pid {me['pid']} on {me['host']}), which applies "
-            "journals and rebuilds views by itself; to repair it from here, end that agent first: dreamlake agent stop\n"
+            "journals and rebuilds views by itself; to repair it from here, end that agent first: dreamlake agent "
+            "stop\n"
         )
         assert CHANGED in done.stdout
     finally:
