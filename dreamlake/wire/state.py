@@ -136,6 +136,7 @@ def _fold_session(state: State, row: Row) -> None:
 
 def _fold_open(state: State, row: Row, client: str, time: str) -> None:
     given = row["set"]
+    bytes.fromhex(client)  # or it is no client: a row that some other program wrote
     if state.session is None:
         state.session = {
             "name": row["name"],
