@@ -182,7 +182,7 @@ class Loop:
         except Unseen as error:
             return on.NotOpened(key, "unseen", str(error))
         except OwnedElsewhere as error:
-            if error.endpoint == self.who["endpoint"]:
+            if error.endpoint is not None and error.endpoint == self.who["endpoint"]:
                 # Our predecessor at this place is still letting go: there is nowhere to send a client to.
                 return on.NotOpened(key, "trouble", str(error))
             return on.NotOpened(key, "owned", str(error), error.endpoint)
@@ -337,7 +337,8 @@ class Loop:
         def act(directory: Directory) -> on.Event | None:
             if not directory.drop_journal(effect.client):
                 return None
-            files.forget_captures(self.disk, directory.at, directory.state, effect.client)
+            if effect.client not in directory.doubtful:
+                files.forget_captures(self.disk, directory.at, directory.state, effect.client)
             return on.Dropped(effect.key, effect.client)
 
         return self._in_directory(effect.key, act)

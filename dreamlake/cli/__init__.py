@@ -12,6 +12,7 @@ import click
 
 import dreamlake
 from dreamlake.cli.sessions import list_sessions, show
+from dreamlake.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,12 +24,14 @@ def cli() -> None:
     Examples:
       dreamlake show ./experiments/project/my-experiment
       dreamlake list ./experiments
+      dreamlake verify ./experiments
       dreamlake agent status
     """
 
 
 cli.add_command(show)
 cli.add_command(list_sessions)
+cli.add_command(verify)
 for _entry in entry_points(group="dreamlake.commands"):
     cli.add_command(_entry.load())
 

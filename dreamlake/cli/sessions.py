@@ -137,7 +137,7 @@ def show(target: str, as_json: bool) -> None:
             click.echo(f"  {place}  {record.get('sizeBytes')} bytes")
 
 
-def _sessions_below(root: str) -> list[str]:
+def sessions_below(root: str) -> list[str]:
     found: list[str] = []
 
     def look(folder: str, depth: int) -> None:
@@ -176,7 +176,7 @@ def list_sessions(root: str | None, as_json: bool) -> None:
         raise click.ClickException(f"cannot list {top}: there is no such folder")
     found: list[dict[str, Any]] = []
     problems: list[str] = []
-    for path in _sessions_below(top):
+    for path in sessions_below(top):
         try:
             found.append(summary(path))
         except (OSError, ValueError) as error:

@@ -60,14 +60,17 @@ class Baseline:
 def read_baseline(disk: Disk, at: int, origin: str) -> Baseline:
     """The directory as it stands. :class:`DamagedView` when session.json or parameters.json cannot be read at all."""
     base = Baseline(State(origin))
+    uploads: set[str] = set()  # ids of every file that the history ever had
     for log in HISTORIES:
         _measure(disk, at, log, base)
         if log in base.marks:
             for row in Lines(disk, at, log, base.marks[log].size).rows():
                 fold_read(base.state, log, row)
+                if log == FILES_LOG and isinstance(row.get("record"), dict):
+                    uploads.add(str(row["record"].get("id")))
     _import_session(disk, at, base)
     _import_parameters(disk, at, base)
-    _import_files(disk, at, base)
+    _import_files(disk, at, base, uploads)
     base.state.logs = _measure(disk, at, LOGS_LOG, base)
     for name in sorted({*track_names(disk, at), *base.state.tracks}):
         _import_track(disk, at, base, name)
@@ -152,7 +155,7 @@ def _import_parameters(disk: Disk, at: int, base: Baseline) -> None:
     _import(base, PARAMETERS_LOG, row)
 
 
-def _import_files(disk: Disk, at: int, base: Baseline) -> None:
+def _import_files(disk: Disk, at: int, base: Baseline, known: set[str]) -> None:
     try:
         view = read_view(disk, at, FILES_VIEW)
     except DamagedView as damage:
@@ -162,8 +165,8 @@ def _import_files(disk: Disk, at: int, base: Baseline) -> None:
     for record in listed if isinstance(listed, list) else ():
         try:
             plain = _plain(record, FILES_VIEW, "record", [])
-            if str(plain["id"]) in base.state.files:
-                continue  # taken over before the last owner died in the middle of this
+            if str(plain["id"]) in known:
+                continue  # the history says more of it: that it was changed, or replaced since the view was written
             file_place(plain["path"], plain["filename"])
             row = {"op": "import", "time": plain.get("uploadedAt"), "record": {**plain, "id": str(plain["id"])}}
         except (ValueError, TypeError, KeyError) as error:

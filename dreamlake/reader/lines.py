@@ -7,6 +7,7 @@ over and counted in ``skipped``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,12 @@ from dreamlake.world.disk import READ, Disk
 _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
 _SEARCH_ABOVE_BYTES = 256 << 10
+_NUMBERED = re.compile(rb'^\{"(?:index|sequenceNumber)":\d+,')
+
+
+def unnumbered(line: bytes) -> bytes:
+    """A row without the number it was given: the same call may get another one the second time."""
+    return _NUMBERED.sub(b"", line)
 
 
 @dataclass

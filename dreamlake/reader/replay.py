@@ -7,6 +7,7 @@ when no agent is there to have done it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,9 +23,20 @@ from dreamlake.reader.commits import (
 )
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.segments import Segment, journals, read_stream, runs
-from dreamlake.wire import codec
+from dreamlake.wire import codec, ops
 from dreamlake.wire.apply import Applied, apply_run
-from dreamlake.wire.state import HISTORIES, LOGS_LOG, State, Tail, fold_read
+from dreamlake.wire.state import (
+    HISTORIES,
+    LOGS_LOG,
+    SESSION_LOG,
+    Client,
+    State,
+    Tail,
+    Track,
+    data_log,
+    fold_read,
+    track_id,
+)
 from dreamlake.world.disk import Disk
 
 RUN_BYTES = 256 << 10
@@ -77,10 +89,12 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
     for track in state.tracks.values():
         mark = checkpoint.logs.get(track.log)
         track.tail = _copy(mark.tail) if mark else Tail()
+    _add_forgotten_tracks(state, checkpoint)
     if LOGS_LOG in checkpoint.logs:
         state.logs = _copy(checkpoint.logs[LOGS_LOG].tail)
     commit_log = read_commits(disk, at, checkpoint.origin)
     segments = journals(disk, at)
+    _add_forgotten_clients(disk, at, state, checkpoint, segments)
     return Loaded(
         state,
         checkpoint.logs,
@@ -108,6 +122,40 @@ def _end_line(disk: Disk, at: int, log: str, mark: LogMark) -> None:
     if line:
         mark.size += len(line)
         mark.crc = codec.run_on(line[1:] + b"\n", mark.crc)
+
+
+# A history that somebody cut or edited may have lost what the checkpoint still shows. Without these two its tracks
+# would begin at 0 again, and what its clients have left in journals would be refused.
+
+
+def _add_forgotten_tracks(state: State, checkpoint: Checkpoint) -> None:
+    for log, mark in checkpoint.logs.items():
+        name = log[len("tracks/") : -len("/data.jsonl")]
+        if log == data_log(name) and mark.tail.rows and name not in state.tracks:
+            time = mark.tail.time or ""
+            state.tracks[name] = Track(track_id(state.origin, name), log, time, _copy(mark.tail), updated=time)
+
+
+def _add_forgotten_clients(
+    disk: Disk, at: int, state: State, checkpoint: Checkpoint, segments: dict[bytes, list[Segment]]
+) -> None:
+    # An agent's own journal says where the agent listens; an agent is no member of the session.
+    forgotten = [
+        client
+        for client in checkpoint.clients
+        if client.hex() not in state.clients and client in segments and "endpoint" not in segments[client][0].by
+    ]
+    if forgotten and not _is_whole(disk, at, SESSION_LOG, checkpoint):
+        for client in forgotten:
+            state.clients[client.hex()] = Client(None, ops.RUNNING)
+
+
+def _is_whole(disk: Disk, at: int, log: str, checkpoint: Checkpoint) -> bool:
+    mark = checkpoint.logs.get(log)
+    crc = 0
+    for _offset, line in Lines(disk, at, log, mark.size if mark else 0).raw():
+        crc = zlib.crc32(line + b"\n", crc)
+    return mark is None or crc == mark.crc
 
 
 def _load_baseline(disk: Disk, at: int, origin: str, warnings: list[str]) -> Loaded:

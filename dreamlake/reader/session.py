@@ -37,6 +37,17 @@ OWNER = ".dreamlake/owner"
 _OWNER_BYTES_MAX = 64 << 10
 
 
+def owner_of(disk: Disk, at: int) -> dict[str, Any] | None:
+    """The agent that owns the directory now, as far as it can be seen to live; else None."""
+    try:
+        record = jsons.loads(read_file(disk, OWNER, at, _OWNER_BYTES_MAX))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("released") or processes.verdict(record) == processes.GONE:
+        return None
+    return record
+
+
 class SessionReader:
     """One directory, opened for reading. Close it, or use it in a ``with``.
 
@@ -96,13 +107,7 @@ class SessionReader:
 
     def owner(self) -> dict[str, Any] | None:
         """The agent that owns the directory now, as far as it can be seen to live; else None."""
-        try:
-            record = jsons.loads(read_file(self._disk, OWNER, self._at, _OWNER_BYTES_MAX))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(record, dict) or record.get("released") or processes.verdict(record) == processes.GONE:
-            return None
-        return record
+        return owner_of(self._disk, self._at)
 
     def _view(self, path: str) -> dict[str, Any] | None:
         if self._state is not None:

@@ -35,7 +35,7 @@ from dreamlake.wire import codec, jsons, messages, names, ops
 from dreamlake.wire.apply import LINE_BYTES_MAX, Applied, apply_run
 from dreamlake.wire.state import HISTORIES, State, fold, track_view, view
 from dreamlake.world import processes
-from dreamlake_agent.store.directory import Directory
+from dreamlake_agent.store.directory import Directory, Unseen
 from dreamlake_agent.store.owner import acquire, origin_of, release
 from tests.fuzz.choices import Choices
 from tests.fuzz.folders import (
@@ -577,7 +577,7 @@ def _recovered(into: Folder, key: tuple[int, int]) -> bool:
     """Do what an owner does at most; whether all of it went well. Only documented exceptions are an answer."""
     try:
         directory = Directory.open(DISK, str(into.path), key, WHO, world.ORIGIN)
-    except (DamagedView, OSError):
+    except (DamagedView, Unseen, OSError):
         return False
     try:
         for journal in directory.journals():
@@ -609,7 +609,7 @@ def _recovered(into: Folder, key: tuple[int, int]) -> bool:
 
 
 def _cover(directory: Directory) -> None:
-    found, job = directory.checkpoint_job()
+    found, _sizes, job = directory.checkpoint_job()
     job()
     directory.checkpointed(found)
 

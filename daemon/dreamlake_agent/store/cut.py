@@ -6,15 +6,11 @@ line in it has been written again from the journals, the copy goes.
 
 from __future__ import annotations
 
-import re
-
-from dreamlake.reader.lines import Lines
+from dreamlake.reader.lines import Lines, unnumbered
 from dreamlake.world.disk import APPEND, NEW, Disk, sync_folder, write_all
 
 CUT = ".dreamlake/cut"
 _COPY_BYTES = 1 << 20
-# What a row is without the number it was given: the same call may get another index the second time.
-_NUMBERED = re.compile(rb'^\{"(?:index|sequenceNumber)":\d+,')
 
 
 class CutFolder:
@@ -79,19 +75,19 @@ class CutFolder:
     def _came_again(self, path: str, log: str, start: int) -> bool:
         again: dict[bytes, int] = {}
         for _offset, line in Lines(self._disk, self._at, log).raw(start):
-            key = _NUMBERED.sub(b"", line)
+            key = unnumbered(line)
             again[key] = again.get(key, 0) + 1
         offset = 0
         for offset, line in Lines(self._disk, self._at, path).raw(0):
             offset += len(line) + 1
             if not line.strip(b"\0 \t\r"):
                 continue
-            key = _NUMBERED.sub(b"", line)
+            key = unnumbered(line)
             if not again.get(key):
                 return False
             again[key] -= 1
         rest = self._tail(path, offset)
-        return not rest or any(key.startswith(_NUMBERED.sub(b"", rest)) for key, left in again.items() if left)
+        return not rest or any(key.startswith(unnumbered(rest)) for key, left in again.items() if left)
 
     def _tail(self, path: str, offset: int) -> bytes:
         fd = self._disk.open(path, 0, self._at)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.journal import Journal as OwnJournal
+from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.commits import (
     CHECKPOINT,
     COMMITS,
@@ -23,10 +24,12 @@ from dreamlake.reader.commits import (
     encode_checkpoint,
     encode_commit,
     encode_commits_header,
+    read_checkpoint,
 )
 from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
 from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
 from dreamlake.reader.superseded import SUPERSEDED, superseded
+from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
@@ -35,7 +38,7 @@ from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
 from dreamlake_agent.store.rows import Rows
-from dreamlake_agent.store.views import MAIN_VIEWS, Views
+from dreamlake_agent.store.views import Views
 
 # Past this a new commits.log is begun at the next checkpoint.
 COMMITS_ROTATE_BYTES = 1 << 20
@@ -90,6 +93,8 @@ class Directory:
         # How many bytes of each log power loss can no longer take or change: only these may leave the machine.
         self.durable: dict[str, int] = {}
         self.own: OwnJournal | None = None
+        # Clients a part of whose journal was set aside: it may name what they captured.
+        self.doubtful: set[bytes] = set()
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
         self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
         self.seq = loaded.seq
@@ -120,10 +125,17 @@ class Directory:
                 raise Unseen(f"{path} is no session directory: it has no {JOURNALS}")
             owner = acquire(disk, at, who)
             owner.distrust = owner.distrust or distrust
-            directory = cls(disk, at, owner, origin_of(disk, at, fresh), distrust=owner.distrust)
+            origin = origin_of(disk, at, _known_origin(disk, at) or fresh)
+            directory = cls(disk, at, owner, origin, distrust=owner.distrust)
             directory._who, directory._path = who, path
             directory._recover()
             return directory
+        except DamagedView:
+            # Nobody's: a reader that took us for its owner would not look into the journals.
+            if owner is not None:
+                release(disk, owner, who)
+            disk.close(at)
+            raise
         except BaseException:
             if directory is not None:
                 directory._close_logs()
@@ -264,7 +276,6 @@ class Directory:
         """The journals that were here at the opening are applied: cut what none of them brought."""
         self.rows.settle()
         self.files.settle(self.state)
-        files.forget_orphans(self.disk, self.at, self.state)
 
     # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,14 +338,12 @@ class Directory:
             if path not in whole and is_torn(self.disk, self.at, name) and self._is_free(path):
                 self._set_aside(path, 0)
 
-    def _set_aside(self, path: str, start: int) -> None:
+    def _set_aside(self, path: str, start: int, why: str = "is damaged; what could not be applied") -> None:
         """Keep what a journal holds from ``start`` on, unless it is nothing, and unlink it."""
         try:
             rest = read_file(self.disk, path, self.at, 1 << 40)[start:]
             if rest.strip(b"\0") and not path.endswith(UNNAMED):
-                self.warnings.append(
-                    f"{path} is damaged; what could not be applied is kept in {self.cuts.keep(path, rest)}"
-                )
+                self.warnings.append(f"{path} {why} is kept in {self.cuts.keep(path, rest)}")
             self.disk.unlink(path, self.at)
         except FileNotFoundError:
             pass
@@ -350,7 +359,13 @@ class Directory:
             for segment in segments:
                 beyond = max(0, position - segment.base)
                 if segment.base > position or (damaged and segment.size > beyond):
+                    self.doubtful.add(client)
                     self._set_aside(segment.path, segment.start + beyond)
+        elif segments:
+            # It turned up again, from a backup; or so it seems, after checkpoint and commits.log were lost.
+            self.doubtful.add(client)
+            for segment in segments:
+                self._set_aside(segment.path, 0, "is of a client that was applied wholly, as far as is known; it")
         for segment in self.segments.pop(client, []):
             try:
                 self.disk.unlink(segment.path, self.at)
@@ -512,6 +527,15 @@ def _is_session(disk: Disk, at: int) -> bool:
         return disk.stat(JOURNALS, at).is_dir
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _known_origin(disk: Disk, at: int) -> str | None:
+    """The identity as the checkpoint has it: for a directory whose ``origin`` somebody removed."""
+    try:
+        found = read_checkpoint(disk, at)
+    except codec.Damaged:
+        return None
+    return found.origin if found else None
 
 
 def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:

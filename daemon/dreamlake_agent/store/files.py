@@ -6,7 +6,6 @@ history still says where the file belongs.
 
 from __future__ import annotations
 
-from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.superseded import SUPERSEDED, Superseded, bytes_of, place_digest, superseded
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import State
@@ -99,18 +98,6 @@ def forget_captures(disk: Disk, at: int, state: State, client: bytes) -> None:
     for name in disk.listdir(INCOMING, at):
         if name.startswith(client.hex()) and name not in wanted:
             disk.unlink(f"{INCOMING}/{name}", at)
-
-
-def forget_orphans(disk: Disk, at: int, state: State) -> None:
-    """Drop captures of clients of whom no journal is left (the power went before it was durable): nothing can ask for
-    them any more. A journal is there before its captures, so the captures are listed first."""
-    wanted = set(state.incoming.values())
-    captures = [name for name in disk.listdir(INCOMING, at) if name not in wanted]
-    if captures:
-        clients = {name.partition(".")[0] for name in disk.listdir(JOURNALS, at)}
-        for name in captures:
-            if name.partition("-")[0] not in clients:
-                disk.unlink(f"{INCOMING}/{name}", at)
 
 
 def unhashed(state: State) -> list[tuple[str, str]]:

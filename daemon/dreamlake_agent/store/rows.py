@@ -27,6 +27,8 @@ class _Log:
     # where the file ends, as long as that is beyond ``size``
     unverified: int = 0
     checked: bool = False
+    # somebody moved its lines, so that whole ones beyond ``size`` may be rows all the same
+    edited: bool = False
 
 
 class Rows:
@@ -98,16 +100,19 @@ class Rows:
         size = self._disk.fstat(fd).size
         if size >= found.size > 0 and self._disk.pread(fd, 1, found.size - 1) != b"\n":
             size = self._end_line(log, fd, found, size)
-        if size > found.size:
-            found.unverified = size
-        elif size < found.size:
+        if size < found.size:
             self.warnings.append(f"{log} is {found.size - size} bytes shorter than it was; its numbers go on")
-            found.size, found.crc = size, self._checksum(fd, size)
-            if size and self._disk.pread(fd, 1, size - 1) != b"\n":
-                # Cut in the middle of a line: the next row must not be glued to it.
-                last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
-                found.size = max(0, size - (1 << 20)) + last
-                found.crc, found.unverified = self._checksum(fd, found.size), size
+            self._go_on_after_the_last_line(fd, found, size)
+        elif size > found.size:
+            found.unverified = size
+
+    def _go_on_after_the_last_line(self, fd: int, found: _Log, size: int) -> None:
+        found.size, found.crc = size, self._checksum(fd, size)
+        if size and self._disk.pread(fd, 1, size - 1) != b"\n":
+            # The next row must not be glued to half a line.
+            last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
+            found.size = max(0, size - (1 << 20)) + last
+            found.crc, found.unverified = self._checksum(fd, found.size), size
 
     def _end_line(self, log: str, fd: int, found: _Log, size: int) -> int:
         """What we know of ends in the middle of a line: a person has edited the log. The line stays whole, or the next
@@ -125,6 +130,7 @@ class Rows:
             found.size, found.crc = offset + 1, zlib.crc32(b"\n", found.crc)
             size = found.size
             self.dirty.add(log)
+        found.edited = True
         self.warnings.append(f"{log} was edited by somebody else; it goes on after the line that stands there")
         return size
 
@@ -150,6 +156,9 @@ class Rows:
                 if size != found.size:
                     self._logs[log] = found
                     fd = self._descriptor(log, found)
+                    if found.unverified and found.edited:
+                        found.unverified = 0
+                        self._go_on_after_the_last_line(fd, found, size)
                     if found.unverified:
                         self._cut(log, fd, found)
 

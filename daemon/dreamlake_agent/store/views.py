@@ -11,26 +11,11 @@ import zlib
 from typing import Any
 
 from dreamlake.reader.baseline import VIEW_BYTES_MAX
-from dreamlake.reader.lines import Lines
+from dreamlake.reader.views import MAIN_VIEWS, shows_some_row
 from dreamlake.wire import jsons
-from dreamlake.wire.state import (
-    FILES_LOG,
-    FILES_VIEW,
-    PARAMETERS_LOG,
-    PARAMETERS_VIEW,
-    SESSION_LOG,
-    SESSION_VIEW,
-    State,
-    fold_read,
-    track_view,
-    view,
-)
+from dreamlake.wire.state import State, track_view, view
 from dreamlake.world.disk import Disk, read_file, replace_file
 from dreamlake_agent.store.cut import CutFolder
-
-MAIN_VIEWS = {SESSION_VIEW: SESSION_LOG, PARAMETERS_VIEW: PARAMETERS_LOG, FILES_VIEW: FILES_LOG}
-# What a track's view says that its history does not: it moves with every point.
-_MOVING = {"totalDataPoints", "nextIndex", "updatedAt"}
 
 
 class Views:
@@ -86,13 +71,7 @@ class Views:
             found = jsons.loads(data)
         except ValueError:
             return False
-        if path not in MAIN_VIEWS:
-            return isinstance(found, dict) and _still(found) == _still(view(state, path) or {})
-        past = State(state.origin)
-        for row in Lines(self._disk, self._at, MAIN_VIEWS[path]).rows():
-            if fold_read(past, MAIN_VIEWS[path], row) and found == view(past, path):
-                return True
-        return False
+        return shows_some_row(self._disk, self._at, state, path, found)
 
     def check(self, state: State) -> None:
         """After recovery: the main views that do not show the state are stale; one of what never was is taken away."""
@@ -131,7 +110,3 @@ class Views:
 
 def _render(shown: dict[str, Any]) -> bytes:
     return jsons.pretty(shown)
-
-
-def _still(shown: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in shown.items() if key not in _MOVING}
