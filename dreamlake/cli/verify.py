@@ -170,3 +170,4 @@ def _progress(path: str) -> Iterator[Callable[[int], None]]:
                 done = 0
 
         yield advance
+        bar.update(size)

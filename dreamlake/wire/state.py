@@ -113,6 +113,8 @@ def fold_known(state: State, log: str, row: Row) -> None:
     """The same for a row of a file, which some other program may have written: one that cannot be folded is passed
     over."""
     try:
+        if log == SESSION_LOG:
+            bytes.fromhex(row.get("client", ""))  # what is no id is no client's
         _FOLDS[log](state, row)
     except (KeyError, TypeError, ValueError, AttributeError):
         pass

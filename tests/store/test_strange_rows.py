@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from dreamlake.wire.state import HISTORIES
+from dreamlake.wire.state import HISTORIES, SESSION_LOG
+from dreamlake_agent.repair import repair
+from tests import reading
 from tests.golden import make, world
+
+
+def test_a_client_that_no_client_can_be_called_is_passed_over(tmp_path: Path) -> None:
+    folder = make.directory("killed", tmp_path)
+    (folder / ".dreamlake/owner").unlink()
+    path = folder / SESSION_LOG
+    path.write_bytes(path.read_bytes().replace(b'"client":"a11', b'"client":"x11', 1))
+    repair(str(folder), lambda sentence: None)
+    assert reading.values(folder, "train/loss")[-1] == 0.0625
 
 
 @pytest.mark.parametrize("history", HISTORIES)
