@@ -33,8 +33,8 @@ def limited() -> Iterator[None]:
     """``MemoryError`` past ``MEMORY_BYTES``, ``AssertionError`` past ``CPU_SECONDS``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     now = _address_space()
-    before = signal.signal(signal.SIGVTALRM, _too_long)
-    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    before = signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     if now >= 0:
         resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, hard))
     try:
@@ -43,5 +43,5 @@ def limited() -> Iterator[None]:
         raise AssertionError(f"took more than {CPU_SECONDS} seconds of the processor") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

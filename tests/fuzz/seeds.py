@@ -99,6 +99,14 @@ def _operations() -> list[bytes]:
     return [packed(every), *(packed([op]) for op in every), packed(every + every)]
 
 
+def _through_links() -> list[bytes]:
+    """As ``targets.outside`` has them: ``out`` is a link, in ``tracks`` and in ``files``."""
+    record = world._record("f0", "model.pth").replace(b'"/models"', b'"/out"')
+    incoming = f"{world.ALICE.hex()}-f0"
+    runs = [[(6, 1, "out/loss", 0, b"{}")], [(6, 1, "out", 0, b"{}")], [(8, 1, record, incoming)]]
+    return [*map(packed, runs), *_operations()]
+
+
 def _names() -> list[bytes]:
     pairs = [("a/b", "a%2Fb"), ("/models", "m.pth"), ("train/loss", "train"), ("a%252Fb", "x"), ("..", "."), ("é", "ü")]
     return [_blob(one.encode()) + two.encode() for one, two in pairs]
@@ -146,7 +154,7 @@ _SEEDS = {
     "messages_to_client": _to_client,
     "records": _records,
     "operations": _operations,
-    "outside": _operations,
+    "outside": _through_links,
     "some_names": _names,
     "some_json": _jsons,
     "segments": _segments,
