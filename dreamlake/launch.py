@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import threading
 import time
 
 from dreamlake import config
@@ -17,6 +18,12 @@ _PROGRAM = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "
     "from dreamlake_agent.main import main; sys.exit(main(['--detach']))"
 )
+
+# Another thread's fork waits while a process is being started: its child would inherit the pipes on which we wait for
+# that process, and we would wait for as long as the child lives.
+_spawning = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_spawning.acquire, after_in_parent=_spawning.release, after_in_child=_spawning.release)
 
 
 class CannotStart(Exception):
@@ -40,9 +47,11 @@ def start_agent(seconds: float = config.OPEN_SECONDS) -> str:
             if found is not None:
                 return found
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Not flock: a child that this process forks meanwhile would keep it, and no agent be started while it
+                # lives. This one is the process's own.
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
+            except (BlockingIOError, PermissionError):
                 if time.monotonic() >= deadline:
                     raise CannotStart("another process is starting it and has not finished") from None
                 time.sleep(_LOOK_SECONDS)
@@ -72,18 +81,21 @@ def _spawn(seconds: float) -> None:
     import subprocess  # 3 ms, which an open() that finds an agent need not pay
 
     try:
-        done = subprocess.run(
-            [sys.executable or "python3", "-c", _PROGRAM],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=max(1.0, seconds),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CannotStart(f"it was not ready within {seconds:.0f} s") from None
+        with _spawning:
+            process = subprocess.Popen(
+                [sys.executable or "python3", "-c", _PROGRAM],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
     except OSError as error:
         raise CannotStart(f"{sys.executable}: {error.strerror}") from None
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise CannotStart(lines[-1] if lines else f"it ended with {done.returncode}")
+    with process:
+        try:
+            _, told = process.communicate(timeout=max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise CannotStart(f"it was not ready within {seconds:.0f} s") from None
+    if process.returncode != 0:
+        lines = told.decode(errors="replace").strip().splitlines()
+        raise CannotStart(lines[-1] if lines else f"it ended with {process.returncode}")

@@ -302,3 +302,35 @@ def test_a_notebook_is_run_again_and_again_and_its_kernel_restarted(
     assert sorted(reading.values(folder)) == sorted(list(range(200)) * 3)
     reading.assert_consecutive(reading.points(folder))
     wait_for(lambda: state(folder) in ("killed", "failed"))
+
+
+STARTS = """
+opened = []
+opening = threading.Thread(target=lambda: opened.append(Session("run", "project", local_path=root).open()))
+opening.start()
+while opening.is_alive():  # so one of them at least is forked while the parent is starting the agent
+    child(signal.pause)
+    time.sleep(0.01)
+print("open", flush=True)
+signal.pause()
+"""
+
+
+def test_a_child_forked_while_an_agent_is_started_keeps_nobody_from_starting_the_next(
+    home: Path, root: Path, start_script: StartScript
+) -> None:
+    """It inherited the lock under which agents are started, and held it for as long as it lived."""
+    parent = start_script(BEGIN + STARTS, root, flags=("-W", "ignore"))
+    assert parent.stdout
+    assert parent.stdout.readline() == "open\n"
+    family = psutil.Process(parent.pid).children()
+    assert len(family) > 3
+    parent.kill()
+    parent.wait()
+    os.kill(agent_pid(), signal.SIGKILL)
+    try:
+        with Session("other", "project", local_path=str(root)) as session:
+            session.flush(timeout=8)
+    finally:
+        for each in family:
+            each.kill()
