@@ -26,6 +26,10 @@ class JournalFull(OSError):
     """The journal could not take an operation: the disk is full, gone, or read-only. Nothing of it was kept."""
 
 
+class JournalClosed(RuntimeError):
+    """A call came after the end of the session: the caller's mistake, and not a loss."""
+
+
 class Journal:
     """The stream of one client. Safe from any number of threads of one process; not across a fork."""
 
@@ -44,6 +48,7 @@ class Journal:
         self.pack = codec.packer().pack
         self._write: Callable[[int, bytes], int] = disk.write
         self._fd = -1
+        self._closed = False
         # (base, number, header bytes, descriptor) of every segment not yet dropped; the last is being written
         self._segments: list[tuple[int, int, int, int]] = []
         self._number = 0
@@ -158,6 +163,8 @@ class Journal:
             self._fd = -1
 
     def _begin_segment(self) -> None:
+        if self._closed:
+            raise JournalClosed("the session was closed meanwhile, by another thread: this call was not kept")
         header = encode_header(self.client, self._number, self.end, self.running, self._made, self._by)
         try:
             fd = self._named(segment_path(self.client, self._number), header)
@@ -292,7 +299,7 @@ class Journal:
                 if covered:
                     self._unlink(number)
             self._segments.clear()
-            self._fd = -1
+            self._fd, self._torn, self._closed = -1, None, True
 
     def _unlink(self, number: int) -> None:
         try:
@@ -308,4 +315,4 @@ class Journal:
             except OSError:
                 pass
         self._segments = []
-        self._fd = -1
+        self._fd, self._closed = -1, True

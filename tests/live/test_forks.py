@@ -334,3 +334,42 @@ def test_a_child_forked_while_an_agent_is_started_keeps_nobody_from_starting_the
     finally:
         for each in family:
             each.kill()
+
+
+RACE = """
+counts, refused = [0] * 4, []
+for number in range(8):
+    session = Session(f"run{number}", "project", local_path=root).open()
+    track = session.track("loss")
+
+    def write(writer):
+        try:
+            while True:
+                track.append(value=counts[writer], who=f"thread{writer}")
+                counts[writer] += 1
+        except RuntimeError as error:  # used after its end: the caller's mistake
+            refused.append(str(error))
+
+    counts[:] = [0] * 4
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    while min(counts) < 50:
+        pass
+    session.close()
+    for thread in threads:
+        thread.join()
+    print(*counts)
+assert len(refused) == 32
+"""
+
+
+def test_a_call_that_races_a_close_is_kept_or_raises(home: Path, root: Path) -> None:
+    """It used to be written through a descriptor that was closed, or another session's by then, and returned."""
+    said = run(RACE, root).splitlines()
+    assert len(said) == 8
+    for number, line in enumerate(said):
+        counts = {f"thread{writer}": int(count) for writer, count in enumerate(line.split())}
+        folder = root / "project" / f"run{number}"
+        wait_for_points(folder, sum(counts.values()))
+        assert_each_writer_is_whole(folder, counts)
