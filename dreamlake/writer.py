@@ -125,7 +125,7 @@ class Writer:
         self.ordinals: dict[str, int] = {}
         # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
         self.captured: list[tuple[int, str, str]] = []
-        self._warned = False
+        self._warned = self._abandoned = False
         self._carry_tries = 0
         self._clock = process.wall_ns
         self._begin()
@@ -324,6 +324,10 @@ class Writer:
         """The index a point was given; waits for the agent, at most ``seconds``."""
         if end is None:
             raise JournalLost("this call could not be kept: it has no index")
+        if self._abandoned:  # and whoever held the conversation's lock at the fork is not here to give it back
+            raise AgentUnavailable(
+                "this point was appended before the fork: only the process that did so has its index"
+            )
         conversation = self.conversation
         found = conversation.index_of(track, ordinal)
         if found is not None:
@@ -386,4 +390,5 @@ class Writer:
         """In a forked child: leave the parent's journal alone."""
         _writers.pop(self.conversation, None)
         _after_fork.append(self.conversation)
+        self._abandoned = True
         self.journal.abandon()

@@ -373,3 +373,54 @@ def test_a_call_that_races_a_close_is_kept_or_raises(home: Path, root: Path) -> 
         folder = root / "project" / f"run{number}"
         wait_for_points(folder, sum(counts.values()))
         assert_each_writer_is_whole(folder, counts)
+
+
+BUSY = """
+session = Session("run", "project", local_path=root).open()
+track = session.track("loss")
+stop = threading.Event()
+counts = {}
+
+def busy(who, act):
+    counts[who] = 0
+    while not stop.is_set():
+        receipt = track.append(value=counts[who], who=who)
+        counts[who] += 1
+        act(receipt)
+
+acts = {"appends": lambda _: None, "flushes": lambda _: session.flush(), "waits": lambda receipt: receipt["index"]}
+threads = [threading.Thread(target=busy, args=each) for each in acts.items()]
+for thread in threads:
+    thread.start()
+
+def work():
+    "Everything that takes a lock which a thread of the parent may have held at the fork."
+    inherited = last
+    try:
+        inherited["index"]
+        raise SystemExit("an index of another process's point")
+    except AgentUnavailable as error:
+        assert "before the fork" in str(error)
+    track.append(value=0, who=f"child{number}")
+    if number % 4 == 0:
+        session.flush()
+        list(session.track("loss").read(limit=1)["data"])
+
+for number in range(int(sys.argv[2])):
+    last = track.append(value=number, who="main")
+    join(child(work))
+stop.set()
+for thread in threads:
+    thread.join()
+session.close()
+print(sorted(counts.items()))
+"""
+
+
+def test_a_fork_beside_threads_that_append_flush_and_wait_never_hangs(home: Path, root: Path, folder: Path) -> None:
+    """The child has one thread, and every lock as it stood: a receipt of the parent's used to hang it."""
+    forks = 30
+    said = run(BUSY, root, forks)
+    points = {**dict(eval(said)), "main": forks, **{f"child{n}": 1 for n in range(forks)}}
+    wait_for_points(folder, sum(points.values()))
+    assert_each_writer_is_whole(folder, points)
