@@ -6,6 +6,7 @@ ordinals of points, and the way to begin again when the user has removed the dir
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -134,6 +135,11 @@ class Writer:
         """Nothing of the writer has changed when this raises."""
         process, disk = self._process, self._disk
         process.make_folder(self.path)
+        path = os.path.realpath(self.path)
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # no message could name it
+            raise OSError(errno.EILSEQ, "its path is not UTF-8") from None
         at = disk.root(self.path)
         try:
             for folder in FOLDERS:
@@ -148,7 +154,7 @@ class Writer:
         except BaseException:
             disk.close(at)
             raise
-        hello = {"path": os.path.realpath(self.path), "dev": found.dev, "ino": found.ino, "by": self._by}
+        hello = {"path": path, "dev": found.dev, "ino": found.ino, "by": self._by}
         conversation = Conversation(journal, hello, lambda: process.path_of(at))
         conversation.lost = self.lost
         self._named = False

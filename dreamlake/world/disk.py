@@ -250,11 +250,13 @@ def read_file(disk: Disk, path: str, at: int, limit: int) -> bytes:
 
 
 def path_of(fd: int) -> str | None:
-    """Where an open folder stands now, whoever moved it; None where the system does not say, or it has no name."""
+    """Where an open folder stands now, whoever moved it; None where the system does not say, or it has no name, or none
+    that is UTF-8."""
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
+        path.encode()
         return path if os.path.samestat(os.stat(path), os.fstat(fd)) else None
-    except OSError:
+    except (OSError, UnicodeEncodeError):
         return None
 
 

@@ -424,3 +424,12 @@ def test_a_fork_beside_threads_that_append_flush_and_wait_never_hangs(home: Path
     points = {**dict(eval(said)), "main": forks, **{f"child{n}": 1 for n in range(forks)}}
     wait_for_points(folder, sum(points.values()))
     assert_each_writer_is_whole(folder, points)
+
+
+def test_a_place_that_no_message_can_name_is_refused_and_harms_no_other_session(home: Path, root: Path) -> None:
+    """Its greeting could not be encoded, and the link of the whole process failed over it, again and again."""
+    with Session("run", "project", local_path=str(root)) as session:
+        with pytest.raises(OSError, match="not UTF-8"):
+            Session("other", "project", local_path=os.fsdecode(os.fsencode(root) + b"\xff")).open()
+        session.track("loss").append(value=1)
+        session.flush(timeout=8)
