@@ -225,7 +225,8 @@ def _fold_open(state: State, row: Row, client: str, time: str) -> None:
     session.update({key: given[key] for key in _SESSION_FIELDS if given.get(key) is not None})
     session["write_protected"] = bool(session.get("write_protected") or given.get("write_protected"))
     session["updated_at"] = time
-    if not any(each["state"] == ops.RUNNING for each in state.run.values()):
+    # A forked child belongs to the run of who forked it, also when that one died before the child was heard of.
+    if not row.get("forked") and not any(each["state"] == ops.RUNNING for each in state.run.values()):
         state.run = {}
         session["started_at"] = time
     state.run[client] = {"rank": row.get("rank"), "state": ops.RUNNING}

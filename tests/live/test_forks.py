@@ -433,3 +433,52 @@ def test_a_place_that_no_message_can_name_is_refused_and_harms_no_other_session(
             Session("other", "project", local_path=os.fsdecode(os.fsencode(root) + b"\xff")).open()
         session.track("loss").append(value=1)
         session.flush(timeout=8)
+
+
+ENDS = """
+session = Session("run", "project", local_path=root).open()
+
+def write(who):
+    for value in range(500):
+        session.track("loss").append(value=value, who=who)
+
+def end(how):
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    exec(how)
+
+pid = os.fork()
+write("parent" if pid else "child")
+if pid:
+    if sys.argv[2] == "first":
+        end(sys.argv[3])
+    os.waitpid(pid, 0)
+    end(sys.argv[3])
+else:
+    if sys.argv[2] == "first":
+        while os.getppid() != 1:
+            time.sleep(0.01)
+        session.track("loss").append(value=500, who="child")
+    end(sys.argv[4])
+"""
+
+
+@pytest.mark.parametrize("order", ["first", "last"], ids=["the parent first", "the child first"])
+@pytest.mark.parametrize(
+    ("parents", "childs", "ending"),
+    [
+        ("session.close(); os._exit(0)", "os._exit(0)", "finished"),
+        ("sys.exit()", "kill", "finished"),  # a worker that is put an end to is no death of a rank
+        ("sys.exit()", "raise ValueError('in the child')", "failed"),
+        ("os._exit(0)", "os._exit(0)", "killed"),
+        ("kill", "session.close(); os._exit(0)", "killed"),
+    ],
+)
+def test_what_returned_is_there_however_parent_and_child_end(
+    order: str, parents: str, childs: str, ending: str, home: Path, root: Path, folder: Path
+) -> None:
+    scripts.run(BEGIN + ENDS, root, order, parents, childs, flags=("-W", "ignore"), expect=None)
+    points = {"parent": 500, "child": 501 if order == "first" else 500}
+    wait_for_points(folder, sum(points.values()))
+    assert_each_writer_is_whole(folder, points)
+    wait_for(lambda: state(folder) == ending)

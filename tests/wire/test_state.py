@@ -104,6 +104,12 @@ def test_the_error_is_shown_with_its_rank_and_is_gone_with_the_next_run() -> Non
     assert not {"error", "ended_at", "killed_ranks", "counts"} & set(again)
 
 
+def test_a_forked_child_belongs_to_the_run_of_its_parent_also_when_it_is_heard_of_later() -> None:
+    child = {**opened(3, "b"), "forked": True}
+    found = session(opened(1, "a"), ended(2, "a", "killed"), child, ended(4, "b", "finished"))
+    assert found["state"] == "killed"
+
+
 def test_a_run_that_is_resumed_forgets_the_clients_of_the_one_before() -> None:
     found = session(opened(1, "a", 0), ended(2, "a", "killed"), opened(3, "b", 0), ended(4, "b", "finished"))
     assert found["state"] == "finished"
