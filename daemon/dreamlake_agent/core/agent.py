@@ -274,6 +274,8 @@ class Agent:
             client = session.client(journal.client)
             client.seen_end = max(client.applied, journal.end)
             client.lives, client.locked = journal.lives, journal.locked
+            if client.heard < 0:
+                client.heard = self._now
 
     def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
         if event.why == "trouble":
@@ -398,7 +400,11 @@ class Agent:
 
     def _look_after(self, session: Session, client: Client) -> Effects:
         """A journal stands there: follow it, end it, or drop it."""
-        silent = client.peer is None or not client.lives or self._now - client.heard > config.HEARD_SECONDS
+        # One that has just begun is about to say hello. What was applied out of its file before that is acked to
+        # nobody, and the receipts for it would never get their indexes.
+        begins = client.state is None and client.lives and not session.stopping
+        silent = self._now - client.heard > config.HEARD_SECONDS or (client.peer is None and not begins)
+        silent = silent or not client.lives
         if not client.drained:
             if silent and client.id not in session.following:
                 session.following.add(client.id)
