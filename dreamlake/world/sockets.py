@@ -17,7 +17,7 @@ import zmq
 
 # A batch is one record (8 MiB) at most, or credit (1 MiB), and a little more.
 MESSAGE_BYTES_MAX = 9 << 20
-_HUB_QUEUE = 64  # messages per client that wait in ZeroMQ; credit bounds their bytes
+_HUB_QUEUE = 8  # messages per client that wait in ZeroMQ: of who keeps to no credit, so many of the largest
 _BACKLOG = 4096  # 360 ranks may connect in one second
 
 

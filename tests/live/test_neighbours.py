@@ -245,6 +245,22 @@ def test_a_client_that_floods_harms_nobody(neighbour: Neighbour, root: Path, sta
         assert disturbed[1] <= SLOWER_AT_MOST * undisturbed[1]
 
 
+@pytest.mark.home("own")  # an allocator gives back late
+def test_whoever_keeps_to_no_credit_takes_no_more_than_its_share(
+    neighbour: Neighbour, stranger: Stranger, folder: Path
+) -> None:
+    """The largest messages there may be, as fast as they go, and never an answer read."""
+    body = bytes(MESSAGE_BYTES_MAX - 1000)
+    end = time.monotonic() + FLOOD_SECONDS
+    stranger.hello(folder)
+    while time.monotonic() < end:
+        for _ in range(8):
+            stranger.say_if_it_may(messages.DATA, stranger.id, 1 << 40, 0, 0, body=body)
+            stranger.say_if_it_may(messages.STATUS, 1)
+        neighbour.writes()
+    neighbour.assert_nothing_is_lost()
+
+
 def test_a_client_that_stops_reading_and_one_that_stops_altogether_harm_nobody(
     neighbour: Neighbour, root: Path, start_script: StartScript
 ) -> None:
