@@ -239,7 +239,7 @@ def test_a_client_that_floods_harms_nobody(neighbour: Neighbour, root: Path, sta
     with bulk.open("rb") as lines:
         assert sum(1 for _ in lines) == sent
     bulk.unlink()
-    print(f"append, flush: {undisturbed} undisturbed, {disturbed} beside the flood")
+    print(f"append, flush: {undisturbed} undisturbed, {disturbed} beside {sent} pieces of 64 KiB")
     if LONG:
         assert disturbed[0] <= SLOWER_AT_MOST * undisturbed[0]
         assert disturbed[1] <= SLOWER_AT_MOST * undisturbed[1]
