@@ -98,7 +98,9 @@ class Conversation:
         self._flushes: dict[int, FlushRequest] = {}
         self._numbers = 0
         self._lost_said = 0
-        self._trouble_said: str | None = None
+        # since when (monotonic seconds) nothing moves on, and why; whether that was said
+        self._stuck: tuple[float, str] | None = None
+        self._stuck_said = False
         self._heard = self._asked = self._told = self._greeted = -1e9
         self._elsewhere: str | None = None
         self._apart_until = 0.0
@@ -168,6 +170,7 @@ class Conversation:
 
     def turn(self, now: float) -> int:
         """Send what there is to send; returns how many bytes of the journal that were."""
+        self._say_when_stuck(now)
         if self.phase == APART and now >= self._apart_until:
             self.phase = LOOKING
         if self.line is None or self.phase not in (GREETING, OPEN):
@@ -180,7 +183,7 @@ class Conversation:
             if now - self._greeted >= config.ASK_SECONDS:
                 self._greet(now)
             return 0
-        sent = self._send_batches()
+        sent = self._send_batches(now)
         asks = self.unacked > 0 and not sent and now - max(self._asked, self._heard) >= config.ASK_SECONDS
         tells = self.lost != self._lost_said and now - self._told >= config.ASK_SECONDS
         if asks or tells:
@@ -193,7 +196,7 @@ class Conversation:
     def is_silent(self, now: float, seconds: float) -> bool:
         return self.line is not None and self.phase in (GREETING, OPEN) and now - self._heard >= seconds
 
-    def _send_batches(self) -> int:
+    def _send_batches(self, now: float) -> int:
         sent = 0
         while self.journal.end > self.sender.sent and (self.sender.room() > 0 or self.sender.sent == self.sender.acked):
             start = self.sender.sent
@@ -201,7 +204,12 @@ class Conversation:
             end = self.journal.cut_point(start, room)
             if end - start > self.sender.room() and self.sender.sent > self.sender.acked:
                 break
-            data = self.journal.read(start, end)
+            try:
+                data = self.journal.read(start, end)
+            except OSError as error:
+                # This disk's trouble, not that of the other sessions of this process: tried again at the next turn.
+                self._troubled(now, f"the journal cannot be read: {error.strerror or error}")
+                break
             after = codec.run_on(data, self._running)
             if not self._say(messages.DATA, self.journal.client, start, self._running, after, body=data):
                 break
@@ -236,7 +244,11 @@ class Conversation:
         if applied > self.journal.end:
             self._troubled(now, "the agent knows more of this journal than was written to it")
             return
-        mine = self.journal.running_at(applied)
+        try:
+            mine = self.journal.running_at(applied)
+        except OSError as error:
+            self._troubled(now, f"the journal cannot be read: {error.strerror or error}")
+            return
         if mine is not None and mine != running:
             self._troubled(now, "what the agent applied under this journal's id is not what is in it")
             return
@@ -279,7 +291,7 @@ class Conversation:
             self._greet(now)
         progressed = self.sender.on_ack(applied, self.journal.end)
         if progressed:
-            self._trouble_said = None
+            self._stuck, self._stuck_said = None, False
         if applied < self.sender.sent and not progressed and now - self._asked < config.ASK_SECONDS / 2:
             # The answer to our question, and it lacks what we sent: start over from there.
             self._greet(now)
@@ -308,9 +320,18 @@ class Conversation:
 
     def _troubled(self, now: float, why: str) -> None:
         self.trouble = why
-        if self._trouble_said != why:
-            self._trouble_said = why
-            log.warning("dreamlake: the agent cannot write %s: %s; it tries again", self.hello["path"], why)
+        self._stuck = (self._stuck[0] if self._stuck else now, why)
+
+    def _say_when_stuck(self, now: float) -> None:
+        """Warn once of trouble that lasts. What is tried again and works needs no word; and when the journal cannot
+        take calls either, that was the word."""
+        if self._stuck and not self._stuck_said and not self.lost and now - self._stuck[0] >= config.SILENCE_SECONDS:
+            self._stuck_said = True
+            log.warning(
+                "dreamlake: %s is in trouble: %s. Calls are kept in its journal, and the agent tries again",
+                self.hello["path"],
+                self._stuck[1],
+            )
 
     def _was_removed(self, now: float) -> None:
         self.gone = True
