@@ -2,7 +2,7 @@
 # Plain make (3.81 is enough) and sh. Every path is relative, so the checkout may lie anywhere, spaces included.
 
 .NOTPARALLEL: # one pip at a time in one environment, also under `make -j`
-.PHONY: help demo test lint bench fuzz clean FORCE
+.PHONY: help demo test lint torture bench fuzz clean FORCE
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -20,6 +20,7 @@ help:
 	@echo 'make demo    train on 4 processes into one session, kill one of them, account for every call'
 	@echo 'make test    lint, then all tests'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make torture kill writers and agents until 200 agents are dead, account for every call (5 minutes)'
 	@echo 'make bench   what a call costs, measured on this machine'
 	@echo 'make fuzz    look for bytes that break a reader or an agent, a minute for each format'
 	@echo 'make clean   remove .venv, caches, built files and dreamlake-demo'
@@ -36,6 +37,9 @@ lint: .venv/test.stamp
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy --no-error-summary
+
+torture: .venv/test.stamp
+	@DREAMLAKE_TORTURE_KILLS=200 $(PY) -m pytest -s tests/live/test_torture.py
 
 bench: .venv/test.stamp
 	@$(PY) tests/bench/run.py
