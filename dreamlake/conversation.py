@@ -228,6 +228,8 @@ class Conversation:
                     request.asked = now
 
     def leave(self) -> None:
+        if self.lost != self._lost_said:
+            self._say(messages.HAVE, self.journal.client, self.journal.end, self.lost)
         self._say(messages.LEAVE, self.journal.client)
 
     def hear(self, message: messages.Message, now: float) -> None:
@@ -260,6 +262,7 @@ class Conversation:
         self.sender.rewind(applied)
         self._running = running
         self._asked = now
+        self._lost_said = 0  # this may be another agent than the one that was told
         for request in self._flushes.values():
             request.asked = -1e9
         self.journal.cover(min(covered, applied))

@@ -153,7 +153,7 @@ def assert_kept_or_lost(work: Work, lost: int) -> None:
     assert len(calls) - len(counted) == lost - raised
 
 
-@pytest.mark.parametrize("agent_dies", ["never", "while it is full"])
+@pytest.mark.parametrize("agent_dies", ["never", "while it is full", "afterwards"])
 def test_a_full_disk_loses_what_it_cannot_take_and_says_how_much(
     home: Path, disk: Path, work: Begin, agent_dies: str
 ) -> None:
@@ -167,6 +167,9 @@ def test_a_full_disk_loses_what_it_cannot_take_and_says_how_much(
     filler.unlink()
     assert at_work.seconds_until_healed() < HEALED_SECONDS
     assert session_status()["trouble"] is None
+    if agent_dies == "afterwards":
+        leftovers.end(leftovers.agents_of(home))
+        at_work.seconds_until_healed()
     warning, report = at_work.finish().splitlines()
     lost = session_status()["lost"]
     assert "cannot take calls (No space left on device)" in warning
