@@ -25,7 +25,7 @@ GREETING = "greeting"  # said hello
 OPEN = "open"  # welcome
 APART = "apart"  # this agent cannot have the directory: journal only, ask again later
 
-_APART_SECONDS = 5.0
+_APART_SECONDS = 3.0  # a directory that was away and is back is taken up again within 5 s
 
 
 @dataclass

@@ -244,7 +244,7 @@ def test_a_disk_that_the_kernel_makes_read_only_stops_no_training(home: Path, vo
     assert_files_are_whole(at_work.folder, promised=ledger.durable)
 
 
-@pytest.mark.parametrize("agent_dies", [False])
+@pytest.mark.parametrize("agent_dies", [False, True])
 def test_a_root_that_is_moved_away_and_back_loses_nothing(
     home: Path, root: Path, work: Begin, agent_dies: bool
 ) -> None:
