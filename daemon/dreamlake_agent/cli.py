@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -78,6 +79,10 @@ def start() -> None:
     click.echo(f"agent is running, pid {found['pid']}, version {found['version']}")
 
 
+def _lives(pid: int) -> bool:
+    return processes.start_time(pid) is not None
+
+
 def _stop() -> bool:
     """Drain and end the agent; False when none runs."""
     endpoint = find_agent()
@@ -87,11 +92,17 @@ def _stop() -> bool:
         pid = int(ask(endpoint, messages.STATUS, _ASK_SECONDS)["pid"])
         if sys.stderr.isatty():
             click.echo("waiting until the agent has applied what is in the journals …", err=True)
-        ask(endpoint, messages.STOP, config.STOP_SECONDS + _ASK_SECONDS)
     except NoAnswer as why:
         raise click.ClickException(f"the agent at {endpoint} does not answer: {why}") from None
+    lives = partial(_lives, pid)
+    try:
+        ask(endpoint, messages.STOP, config.STOP_SECONDS + _ASK_SECONDS, lives)
+    except NoAnswer as why:
+        if lives():
+            raise click.ClickException(f"the agent at {endpoint} does not answer: {why}") from None
+        # Killed while it drained: what it left is in the journals, and the next agent applies it.
     deadline = time.monotonic() + _GONE_SECONDS
-    while processes.start_time(pid) is not None:
+    while lives():
         if time.monotonic() >= deadline:
             raise click.ClickException(f"the agent (pid {pid}) has drained and does not end")
         time.sleep(_LOOK_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dreamlake.wire import jsons, messages
@@ -13,8 +14,9 @@ class NoAnswer(Exception):
     """The agent did not answer in time."""
 
 
-def ask(endpoint: str, kind: str, seconds: float) -> dict[str, Any]:
-    """Send ``status`` or ``stop`` and give back what the agent reports; :class:`NoAnswer`."""
+def ask(endpoint: str, kind: str, seconds: float, lives: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Send ``status`` or ``stop`` and give back what the agent reports; :class:`NoAnswer`, also when it no longer
+    ``lives``."""
     lines = ZmqLines()
     try:
         line = lines.connect(endpoint)
@@ -24,6 +26,8 @@ def ask(endpoint: str, kind: str, seconds: float) -> dict[str, Any]:
             lines.wait(min(left, 0.5))
             frames = line.receive()
             if frames is None:
+                if not lives():
+                    raise NoAnswer("it has died")
                 continue
             try:
                 message, _body = messages.decode(frames)
