@@ -8,6 +8,7 @@ journals of its own for what it finds out itself; it is this class too.
 from __future__ import annotations
 
 import bisect
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +102,7 @@ class Journal:
         record, running = codec.frame(payload, self.running)
         size = len(record)
         if self._room < size or self._fd < 0:
-            self._begin_segment()
+            self._make_room()
         self._torn = (size, running)
         try:
             written = self._write(self._fd, record)
@@ -111,6 +112,16 @@ class Journal:
         if written != size:
             self._finish(record, written)
         return self._count(size, running)
+
+    def _make_room(self) -> None:
+        try:
+            self._begin_segment()
+        except JournalFull as error:
+            if error.errno != errno.ENOENT or self._fd < 0:
+                raise
+            # Somebody removed the directory. This segment has no name any more either, but it holds what is to be
+            # carried into the next directory.
+            self._room = SEGMENT_BYTES
 
     def _count(self, size: int, running: int) -> int:
         self.running = running

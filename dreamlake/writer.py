@@ -23,7 +23,7 @@ from dreamlake.link import LinkThread
 from dreamlake.reader.superseded import bytes_of, superseded
 from dreamlake.wire import codec, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, REAL_DISK, Disk, path_of, sync_folder
+from dreamlake.world.disk import READ, REAL_DISK, Disk, folders_above, path_of, sync_folder
 
 log = logging.getLogger("dreamlake")
 
@@ -290,7 +290,7 @@ class Writer:
                 return
 
     def _fsync(self, path: str) -> bool:
-        """A file and its name; False when it is not there."""
+        """A file and its name, whose folders the agent may just have made; False when it is not there."""
         try:
             fd = self._disk.open(path, READ, self.at)
         except FileNotFoundError:
@@ -299,7 +299,8 @@ class Writer:
             self._disk.fsync(fd)
         finally:
             self._disk.close(fd)
-        sync_folder(self._disk, path.rpartition("/")[0], self.at)
+        for folder in folders_above(path):
+            sync_folder(self._disk, folder, self.at)
         return True
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────

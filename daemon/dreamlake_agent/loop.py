@@ -209,7 +209,6 @@ class Loop:
                 for client, found in directory.state.clients.items()
                 if bytes.fromhex(client) in directory.positions
             },
-            files.unhashed(directory.state),
             directory.needs_checkpoint,
             tuple(
                 bytes.fromhex(client)
@@ -270,7 +269,11 @@ class Loop:
         return self._in_directory(effect.key, act)
 
     def _settle(self, effect: do.Settle) -> on.Event | None:
-        return self._in_directory(effect.key, lambda directory: directory.settle())
+        def act(directory: Directory) -> on.Event:
+            directory.settle()
+            return on.Settled(effect.key, files.unhashed(directory.state))
+
+        return self._in_directory(effect.key, act)
 
     def _say(self, effect: do.Say) -> on.Event | None:
         def act(directory: Directory) -> on.Event:

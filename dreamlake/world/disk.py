@@ -249,6 +249,19 @@ def read_file(disk: Disk, path: str, at: int, limit: int) -> bytes:
         disk.close(fd)
 
 
+def folders_above(path: str) -> list[str]:
+    """Every folder that stands in the name of a file, the innermost first.
+
+    >>> folders_above("files/best/model.pth")
+    ['files/best', 'files', '.']
+    """
+    found = []
+    while path:
+        path = path.rpartition("/")[0]
+        found.append(path or ".")
+    return found
+
+
 def path_of(fd: int) -> str | None:
     """Where an open folder stands now, whoever moved it; None where the system does not say, or it has no name, or none
     that is UTF-8."""

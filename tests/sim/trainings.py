@@ -50,15 +50,10 @@ class Pen(Writer):
         self.journal.lock = self._training.lock  # type: ignore[assignment]
         self._training.began(self.journal.client)
 
-    def begin_anew(self) -> None:
-        before, self._carried = self._training.book, []
-        super().begin_anew()
-        self._training.carried_over(before, self._carried)
-
     def _carry(self, op: tuple[Any, ...]) -> None:
-        lost, packed = self.lost, self.journal.pack(op)
+        lost = self.lost
         super()._carry(op)
-        self._carried.append((packed, self.journal.end if self.lost == lost else None))
+        self._training.carried_over(self.journal.pack(op), self.journal.end if self.lost == lost else None)
 
 
 class Training:
@@ -88,19 +83,18 @@ class Training:
 
     def began(self, client: bytes) -> None:
         place = self.world.place_at(self.path)
-        self.books.append(Book(client, self.client.name, place, forked=self.forked))
+        closed = None if self.leaving else False
+        self.books.append(Book(client, self.client.name, place, forked=self.forked, closed=closed))
         place.books.append(self.book)
 
-    def carried_over(self, before: Book, carried: list[tuple[bytes, int | None]]) -> None:
-        """What the removed directory's agent had not taken is in the new one: operations, each with its end there."""
-        for call in list(before.calls):
-            for packed, end in carried:
-                if call.value.encode() in packed:
-                    before.calls.remove(call)
-                    self.book.calls.append(call)
-                    call.end, call.index, call.durable, call.pinned, call.lost = end, None, False, False, False
-                    call.free = end is None or call.content is not None  # a capture went with its directory
-        self.book.closed = None if self.leaving else False
+    def carried_over(self, packed: bytes, end: int | None) -> None:
+        """An operation that the removed directory's agent had not taken is in the new one."""
+        before = self.books[-2]
+        for call in [call for call in before.calls if call.value.encode() in packed]:
+            before.calls.remove(call)
+            self.book.calls.append(call)
+            call.end, call.index, call.durable, call.pinned, call.lost = end, None, False, False, False
+            call.free = end is None or call.content is not None  # a capture went with its directory
 
     # ── calls ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

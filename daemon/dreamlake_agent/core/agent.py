@@ -210,7 +210,6 @@ class Agent:
         session.commits = 1
         session.committed_at = self._now
         session.vanished = event.vanished
-        yield from self._start_hashing(session, event.unhashed)
         yield from self._take_journals(session, event.journals)
         session.recovery = [
             journal.client
@@ -350,7 +349,8 @@ class Agent:
         for file_id in session.landing:
             session.hashing.pop(file_id, None)
         session.landing.clear()
-        yield from self._start_hashing(session, event.unhashed)
+        if session.phase == LIVE:  # before it is settled, other bytes may stand in a file's place
+            yield from self._start_hashing(session, event.unhashed)
         for client in session.clients.values():
             if client.peer is not None and client.owed_ack:
                 yield from self._ack(session, client)
@@ -493,6 +493,9 @@ class Agent:
         if not session.stopping:
             yield do.Scan(session.key)
 
+    def _settled(self, session: Session, event: on.Settled) -> Effects:
+        yield from self._start_hashing(session, event.unhashed)
+
     def _start_hashing(self, session: Session, unhashed: list[tuple[str, str]]) -> Effects:
         for file_id, path in unhashed:
             if file_id not in session.hashing:
@@ -610,6 +613,7 @@ class Agent:
         on.NotOpened: _not_opened,
         on.AppliedRun: _applied,
         on.Committed: _committed,
+        on.Settled: _settled,
         on.Exhausted: _exhausted,
         on.Scanned: _scanned,
         on.Dropped: _dropped,

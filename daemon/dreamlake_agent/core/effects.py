@@ -54,7 +54,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Settle:
-    """Every journal that stood here at the opening has been applied: cut what none brought."""
+    """Every journal that stood here at the opening has been applied: cut what none brought. Answers Settled."""
 
     key: Key
 

@@ -48,7 +48,6 @@ class Opened:
     covered: dict[bytes, int]
     journals: list[JournalSeen]
     running: dict[bytes, bool]
-    unhashed: list[tuple[str, str]]
     only_checkpoints: bool = False
     # clients that the history calls running, and of whom not even a journal is left
     vanished: tuple[bytes, ...] = ()
@@ -90,6 +89,14 @@ class Committed:
     upto: int
     runs: int = 1
     unhashed: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What stood in the logs and places beyond every journal is put right; ``unhashed``: (id, path) of files."""
+
+    key: Key
+    unhashed: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ Event = (
     | NotOpened
     | AppliedRun
     | Committed
+    | Settled
     | Exhausted
     | Scanned
     | Dropped

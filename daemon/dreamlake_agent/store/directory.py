@@ -33,7 +33,7 @@ from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
-from dreamlake.world.disk import READ, READ_APPEND, Disk, read_file, replace_file, sync_folder, write_all
+from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
@@ -421,7 +421,7 @@ class Directory:
                 # One may have been replaced while this goes on; and each has come from one folder into another.
                 for kept in superseded(disk, at):
                     _fsync(disk, kept.path, at, missing_ok=True)
-                for folder in sorted({path.rpartition("/")[0] for path in placed}):
+                for folder in sorted({folder for path in placed for folder in folders_above(path)}):
                     sync_folder(disk, folder, at)
             _fsync(disk, COMMITS, at)
             if not base_durable:
@@ -462,9 +462,7 @@ class Directory:
             folders = {".", files.INCOMING, *([SUPERSEDED] if old else [])}
             for path in (*sorted(logs), *sorted(views), *sorted(placed)):
                 _fsync(disk, path, at, missing_ok=True)
-                while path:
-                    path = path.rpartition("/")[0]
-                    folders.add(path or ".")
+                folders.update(folders_above(path))
             for folder in sorted(folders):
                 sync_folder(disk, folder, at)
             replace_file(disk, CHECKPOINT, data, at, durable=True)
