@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path
+from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path, syncing_path
 from dreamlake.wire import codec
-from dreamlake.world.disk import CREATE, EMPTY, READ_APPEND, Disk, sync_folder, write_all
+from dreamlake.world.disk import CREATE, EMPTY, READ_APPEND, WRITE, Disk, sync_folder, write_all
 
 # A new segment is begun past this, so that what is covered can be unlinked while the rest is written.
 SEGMENT_BYTES = 16 << 20
@@ -291,10 +291,13 @@ class Journal:
             fds = [each[3] for each, upto in zip(self._segments, ends, strict=True) if upto > self.synced]
             self._syncing = True
         try:
+            # The mark says so to an owner that sees the journal only after a failure (store/held.py).
+            self._disk.close(self._disk.open(syncing_path(self.client), WRITE | CREATE, self._at))
             for fd in fds:
                 self._disk.fsync(fd)
             for folder in (JOURNALS,) if self.synced else (JOURNALS, ".dreamlake", "."):
                 sync_folder(self._disk, folder, self._at)
+            self._disk.unlink(syncing_path(self.client), self._at)
         except OSError:
             self._failed_at = end
             raise

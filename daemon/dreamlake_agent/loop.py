@@ -209,7 +209,6 @@ class Loop:
                 for client, found in directory.state.clients.items()
                 if bytes.fromhex(client) in directory.positions
             },
-            directory.needs_checkpoint,
             tuple(
                 bytes.fromhex(client)
                 for client, found in directory.state.clients.items()
@@ -296,9 +295,9 @@ class Loop:
 
     def _sync(self, effect: do.Sync) -> on.Event | None:
         def act(directory: Directory) -> None:
-            sizes, job = directory.sync_job()
+            checkpoint, sizes, job = directory.durable_job()
             self._working[effect.key] = directory
-            self.workers.submit(lambda: _durable(effect.key, job, _Lasting(effect.key, sizes)))
+            self.workers.submit(lambda: _durable(effect.key, job, _Lasting(effect.key, sizes, checkpoint)))
 
         return self._in_directory(effect.key, act)
 

@@ -28,6 +28,7 @@ VERSION = 1
 HEADER_BYTES_MAX = 4096
 # A segment that is being begun: it has its name once it is locked and its header whole.
 UNNAMED = ".new"
+SYNCING = ".sync"
 # As we write it and not otherwise: a segment is opened by the name that its client and number make.
 _NAME = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,11})\Z")
 
@@ -56,6 +57,12 @@ class Segment:
 
 def segment_path(client: bytes, number: int) -> str:
     return f"{JOURNALS}/{client.hex()}.{number}"
+
+
+def syncing_path(client: bytes) -> str:
+    """The mark that stands while a client fsyncs its journal, and stays when that failed: what the owner is told by an
+    fsync of its own then means nothing."""
+    return f"{JOURNALS}/{client.hex()}{SYNCING}"
 
 
 def parse_name(name: str) -> tuple[bytes, int] | None:

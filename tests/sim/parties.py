@@ -123,7 +123,8 @@ class AgentProcess(Party):
             raise Violation(f"{self.name} goes to sleep with {waiting} uncommitted")
         directories = len({id(each) for each in (*self.loop.directories.values(), *self.loop._working.values())})
         journals = sum(each.own is not None for each in self.loop.directories.values())
-        most = directories * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX) + 40 * journals + len(self.workers.jobs)
+        held = sum(len(each.held) for each in self.loop.directories.values())
+        most = directories * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX) + held + 40 * journals + len(self.workers.jobs)
         if len(self.disk.files) > most and "work" not in self.busy:
             raise Violation(f"{self.name} has {len(self.disk.files)} files open in {directories} directories")
 

@@ -185,7 +185,7 @@ class Agent:
 
     def _opened(self, session: Session, event: on.Opened) -> Effects:
         session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
-        session.only_checkpoints, session.distrust = event.only_checkpoints, False
+        session.distrust = False
         session.commits = session.viewed = session.synced = session.covered = 0
         session.committed_applies = session.applies
         session.working = None
@@ -465,10 +465,7 @@ class Agent:
         if session.working is not None or session.uncommitted:
             return
         session.working, session.synced_at = session.commits, self._now
-        if session.only_checkpoints:
-            yield do.WriteCheckpoint(session.key)
-        else:
-            yield do.Sync(session.key)
+        yield do.Sync(session.key)
 
     def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
         session.viewed, session.viewed_at = session.commits, self._now

@@ -83,7 +83,8 @@ class WriteViews:
 
 @dataclass(frozen=True)
 class Sync:
-    """Make what is committed durable, in a worker: answers Synced or Broke."""
+    """Make what is committed durable, in a worker: answers Synced, Checkpointed where journals cannot be trusted, or
+    Broke."""
 
     key: Key
 

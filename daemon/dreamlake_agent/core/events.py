@@ -48,7 +48,6 @@ class Opened:
     covered: dict[bytes, int]
     journals: list[JournalSeen]
     running: dict[bytes, bool]
-    only_checkpoints: bool = False
     # clients that the history calls running, and of whom not even a journal is left
     vanished: tuple[bytes, ...] = ()
 

@@ -93,7 +93,6 @@ class Session:
     synced: int = 0
     covered: int = 0
     working: int | None = None  # the commit that the sync or checkpoint now running will settle
-    only_checkpoints: bool = False
     bytes_since_checkpoint: int = 0
     lost: int = 0
     points: int = 0

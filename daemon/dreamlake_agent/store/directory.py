@@ -27,7 +27,16 @@ from dreamlake.reader.commits import (
     read_checkpoint,
 )
 from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
-from dreamlake.reader.segments import JOURNALS, UNNAMED, Segment, is_torn, journals, segment_path, whole_run
+from dreamlake.reader.segments import (
+    JOURNALS,
+    UNNAMED,
+    Segment,
+    is_torn,
+    journals,
+    segment_path,
+    syncing_path,
+    whole_run,
+)
 from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons
@@ -36,6 +45,7 @@ from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.held import Held
 from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import Views
@@ -79,6 +89,8 @@ class Directory:
         self.rows = Rows(disk, at, loaded.marks, self.cuts, distrust=distrust)
         self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
         self.files = files.Files(disk, at)
+        self.held = Held(disk, at)
+        self.held.look()
         self._superseded: list[str] = []  # what the checkpoint under way does away with
         self._loaded = loaded
         self._pending = Applied()
@@ -284,6 +296,7 @@ class Directory:
         known = {segment.path.rpartition("/")[2]: segment for each in self.segments.values() for segment in each}
         self.segments = journals(self.disk, self.at, known)
         self._clear_torn()
+        self.held.look()
         return [
             Journal(client, segments[0].made, segments[-1].end, segments[-1].by)
             for client, segments in self.segments.items()
@@ -371,16 +384,15 @@ class Directory:
                 self.disk.unlink(segment.path, self.at)
             except FileNotFoundError:
                 pass
+        try:
+            self.disk.unlink(syncing_path(client), self.at)
+        except FileNotFoundError:
+            pass
         self.positions.pop(client, None)
         self.covered.pop(client, None)
         self._unsynced.discard(client)
         self._distrusted.discard(client)
         return True
-
-    @property
-    def needs_checkpoint(self) -> bool:
-        """Whether syncing journals can no longer make them durable, so that only a checkpoint can."""
-        return bool(self._distrusted)
 
     def is_settled(self) -> bool:
         """Whether nothing in the directory waits for another agent."""
@@ -395,6 +407,14 @@ class Directory:
 
     # ── making it last ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    def durable_job(self) -> tuple[Checkpoint | None, Sizes, Job]:
+        """What makes durable what is committed by now: a sync, or a checkpoint where journals cannot be trusted."""
+        doubtful = self.held.look()
+        self._distrusted |= doubtful & self._unsynced
+        if self._distrusted:
+            return self.checkpoint_job()
+        return None, *self.sync_job()
+
     def sync_job(self) -> tuple[Sizes, Job]:
         """A job after which everything committed by now survives power loss, at its present index;
         :meth:`made_durable` follows it, with the sizes of the logs that it stands for."""
@@ -403,17 +423,15 @@ class Directory:
         wanted, self._unsynced = self._unsynced - self._distrusted, set()
         base_durable, self._base_durable = self._base_durable, True
         placed, path_here = sorted(self._placed), self._path
+        self.held.look()
+        held = {client: self.held.of(client) for client in sorted(wanted)}
 
         def job() -> None:
-            names = disk.listdir(JOURNALS, at)
-            for client in sorted(wanted):
-                mine = [name for name in names if name.startswith(client.hex())]
-                mine.sort(key=lambda name: (len(name), name))  # by number
-                if not mine:
+            for client, fds in held.items():
+                if not fds:
                     raise FileNotFoundError(f"the journal of {client.hex()} is gone before it was covered")
-                for name in mine:
-                    # Its client unlinks a segment as soon as it hears that a checkpoint covers it; never the last one.
-                    _fsync(disk, f"{JOURNALS}/{name}", at, missing_ok=name != mine[-1])
+                for fd in fds:
+                    disk.fsync(fd)
             sync_folder(disk, JOURNALS, at)
             for path in placed:
                 _fsync(disk, path, at, missing_ok=True)
@@ -436,6 +454,7 @@ class Directory:
     def made_durable(self, sizes: Sizes) -> None:
         """The job is done: rows of that many bytes may leave the machine."""
         self.durable.update(sizes)
+        self.held.close_old()
 
     def _checkpoint(self) -> Checkpoint:
         tails = {track.log: track.tail for track in self.state.tracks.values()}
@@ -499,6 +518,7 @@ class Directory:
         self.disk.close(self.at)
 
     def _close_logs(self) -> None:
+        self.held.close()
         self.rows.close()
         if self._commits >= 0:
             self.disk.close(self._commits)
