@@ -375,6 +375,20 @@ def test_a_call_that_races_a_close_is_kept_or_raises(home: Path, root: Path) -> 
         assert_each_writer_is_whole(folder, counts)
 
 
+def test_a_call_that_had_begun_when_the_session_was_closed_raises(home: Path, root: Path, folder: Path) -> None:
+    """The same with nothing left to chance: a thread that has the writer in hand, and then waits."""
+    session = Session("run", "project", local_path=str(root)).open()
+    writer = session._writer
+    assert writer is not None
+    session.close()
+    with (
+        Session("other", "project", local_path=str(root)),  # which may get the descriptors that were closed
+        pytest.raises(RuntimeError, match="closed meanwhile"),
+    ):
+        writer.point("loss", b'{"value":1}', None)
+    assert writer.lost == 0
+
+
 BUSY = """
 session = Session("run", "project", local_path=root).open()
 track = session.track("loss")
