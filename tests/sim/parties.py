@@ -121,12 +121,12 @@ class AgentProcess(Party):
         waiting = [key for key, each in self.loop.directories.items() if each.pending and key not in self.loop._broken]
         if waiting:
             raise Violation(f"{self.name} goes to sleep with {waiting} uncommitted")
-        directories = len({id(each) for each in (*self.loop.directories.values(), *self.loop._working.values())})
-        journals = sum(each.own is not None for each in self.loop.directories.values())
-        held = sum(len(each.held) for each in self.loop.directories.values())
-        most = directories * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX) + held + 40 * journals + len(self.workers.jobs)
+        open_ones = {id(each): each for each in (*self.loop.directories.values(), *self.loop._working.values())}
+        journals = sum(each.own is not None for each in open_ones.values())
+        held = sum(len(each.held) for each in open_ones.values())
+        most = len(open_ones) * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX) + held + 40 * journals + len(self.workers.jobs)
         if len(self.disk.files) > most and "work" not in self.busy:
-            raise Violation(f"{self.name} has {len(self.disk.files)} files open in {directories} directories")
+            raise Violation(f"{self.name} has {len(self.disk.files)} files open in {len(open_ones)} directories")
 
     def work(self) -> None:
         if self.workers.jobs:

@@ -7,8 +7,9 @@ fsync; and, for the whole disk, the changes to folders that no fsync of a folder
   between. A sector that did not make it reads as zeros or as what was there before.
 - of a change to folders (create, unlink, rename): done or undone as a whole, in any subset, but in order for
   each name: a later change to a name never survives an earlier one that did not. A rename is one change to
-  two names, as on every journalling file system. Names and bytes know nothing of each other: an fsync of a
-  new file does not cover its name, nor that of a folder its own name in the folder above.
+  two names, as on every journalling file system, and none outlives the loss of the folder it goes into. Names and
+  bytes know nothing of each other: an fsync of a new file does not cover its name, nor that of a folder its own name
+  in the folder above.
 """
 
 from __future__ import annotations
@@ -134,6 +135,17 @@ class Change:
         # A moved folder waits for all that came before it, or a folder could end up inside itself.
         self.waits = len(entries) > 1 and any(isinstance(inode, Folder) for _, _, inode in entries)
 
+    @property
+    def folders(self) -> set[int]:
+        return {inode.number for _, _, inode in self.entries if isinstance(inode, Folder)}
+
+    def is_inside(self, missing: set[int]) -> bool:
+        return any(folder.number in missing for folder, _, _ in self.entries)
+
+    def goes_into(self, missing: set[int]) -> bool:
+        """Whether it is a rename into a folder that is not there."""
+        return len(self.entries) > 1 and self.is_inside(missing)
+
     def settle(self) -> None:
         for folder, name, inode in self.entries:
             if inode is None:
@@ -160,13 +172,15 @@ class Changes:
 
     def tear(self, random: Random, folder: Folder | None = None) -> None:
         """Let chance say which changes are on the platter; none of these is pending afterwards."""
-        odds, lost = random.choice(_ODDS), set[tuple[int, str]]()
+        odds, lost, missing = random.choice(_ODDS), set[tuple[int, str]](), set[int]()
         for change in self._take(folder):
-            undone = (change.waits and lost) or not lost.isdisjoint(change.keys)
+            undone = (change.waits and lost) or not lost.isdisjoint(change.keys) or change.goes_into(missing)
             if undone or random.random() >= odds:
                 lost |= change.keys
+                missing |= change.folders
             else:
                 change.settle()
+                missing |= change.folders if change.is_inside(missing) else set()
 
     def _take(self, folder: Folder | None) -> list[Change]:
         """Those that an fsync of the folder covers: its own, and what these build upon."""

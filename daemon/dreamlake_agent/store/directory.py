@@ -74,8 +74,8 @@ class Journal:
 class Directory:
     """One owned session directory. Not thread-safe: the loop's alone, but for the jobs it hands out."""
 
-    def __init__(self, disk: Disk, at: int, owner: Owner, origin: str, *, distrust: bool = False) -> None:
-        self.disk, self.at, self.owner = disk, at, owner
+    def __init__(self, disk: Disk, at: int, owner: Owner, held: Held, origin: str, *, distrust: bool = False) -> None:
+        self.disk, self.at, self.owner, self.held = disk, at, owner, held
         self.warnings: list[str] = []
         self._who: dict[str, Any] = {}
         self._path = ""
@@ -89,8 +89,6 @@ class Directory:
         self.rows = Rows(disk, at, loaded.marks, self.cuts, distrust=distrust)
         self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
         self.files = files.Files(disk, at)
-        self.held = Held(disk, at)
-        self.held.look()
         self._superseded: list[str] = []  # what the checkpoint under way does away with
         self._loaded = loaded
         self._pending = Applied()
@@ -129,6 +127,7 @@ class Directory:
             raise Unseen(f"{path}: {error.strerror}") from None
         owner: Owner | None = None
         directory: Directory | None = None
+        held = Held(disk, at)
         try:
             found = disk.fstat(at)
             if (found.dev, found.ino) != key:
@@ -138,11 +137,13 @@ class Directory:
             owner = acquire(disk, at, who)
             owner.distrust = owner.distrust or distrust
             origin = origin_of(disk, at, _known_origin(disk, at) or fresh)
-            directory = cls(disk, at, owner, origin, distrust=owner.distrust)
+            held.look()
+            directory = cls(disk, at, owner, held, origin, distrust=owner.distrust)
             directory._who, directory._path = who, path
             directory._recover()
             return directory
         except DamagedView:
+            held.close()
             # Nobody's: a reader that took us for its owner would not look into the journals.
             if owner is not None:
                 release(disk, owner, who)
@@ -151,6 +152,7 @@ class Directory:
         except BaseException:
             if directory is not None:
                 directory._close_logs()
+            held.close()
             if owner is not None:
                 disk.close(owner.fd)
             disk.close(at)
@@ -409,21 +411,23 @@ class Directory:
 
     def durable_job(self) -> tuple[Checkpoint | None, Sizes, Job]:
         """What makes durable what is committed by now: a sync, or a checkpoint where journals cannot be trusted."""
-        doubtful = self.held.look()
-        self._distrusted |= doubtful & self._unsynced
+        self._look_at_journals()
         if self._distrusted:
             return self.checkpoint_job()
         return None, *self.sync_job()
+
+    def _look_at_journals(self) -> None:
+        self._distrusted |= self.held.look() & self._unsynced
 
     def sync_job(self) -> tuple[Sizes, Job]:
         """A job after which everything committed by now survives power loss, at its present index;
         :meth:`made_durable` follows it, with the sizes of the logs that it stands for."""
         disk, at = self.disk, self.at
         sizes = self.rows.take_grown()
+        self._look_at_journals()
         wanted, self._unsynced = self._unsynced - self._distrusted, set()
         base_durable, self._base_durable = self._base_durable, True
         placed, path_here = sorted(self._placed), self._path
-        self.held.look()
         held = {client: self.held.of(client) for client in sorted(wanted)}
 
         def job() -> None:

@@ -9,7 +9,7 @@ before a client's fsync until after it has succeeded.
 
 from __future__ import annotations
 
-from dreamlake.reader.segments import JOURNALS, parse_name, segment_path, syncing_path
+from dreamlake.reader.segments import JOURNALS, SYNCING, parse_name, segment_path, syncing_path
 from dreamlake.world.disk import READ, Disk
 
 
@@ -29,6 +29,7 @@ class Held:
         standing = {parsed for name in names if (parsed := parse_name(name)) is not None}
         for segment in [each for each in self._fds if each not in standing]:
             self._old.append(self._fds.pop(segment))
+        self._clear_marks(names, {client.hex() for client, _ in standing})
         doubtful = set[bytes]()
         for client, number in sorted(standing - set(self._fds)):
             try:
@@ -40,6 +41,15 @@ class Held:
                 self._old.append(self._fds.pop((client, number)))
                 doubtful.add(client)
         return doubtful
+
+    def _clear_marks(self, names: list[str], clients: set[str]) -> None:
+        """A mark without a journal stands for nothing any more."""
+        for name in names:
+            if name.endswith(SYNCING) and name.removesuffix(SYNCING) not in clients:
+                try:
+                    self._disk.unlink(f"{JOURNALS}/{name}", self._at)
+                except FileNotFoundError:
+                    pass
 
     def _is_syncing(self, client: bytes) -> bool:
         try:
