@@ -187,11 +187,15 @@ class Changes:
         taken: list[Change] = []
         rest: list[Change] = []
         keys, everything = set[tuple[int, str]](), folder is None
+        into = set[int]()  # folders that a rename goes into, and those that they are in
         for change in reversed(self._pending):
             its_own = any(each is folder for each, _, _ in change.entries)
-            if everything or its_own or not keys.isdisjoint(change.keys):
+            makes_way = not into.isdisjoint(change.folders)
+            if everything or its_own or makes_way or not keys.isdisjoint(change.keys):
                 taken.append(change)
                 keys |= change.keys
+                if makes_way or len(change.entries) > 1:
+                    into |= {parent.number for parent, _, _ in change.entries}
                 everything = everything or change.waits
             else:
                 rest.append(change)

@@ -186,12 +186,23 @@ class Directory:
             self.views.import_known(list(MAIN_VIEWS))
         self.rows.settle()
         # Durable before the first row or view is written: after power loss these must not be taken for a baseline.
-        for log in HISTORIES:
-            _fsync(self.disk, log, self.at, missing_ok=True)
-        replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=True)
-        sync_folder(self.disk, ".", self.at)
+        try:
+            for log in HISTORIES:
+                _fsync(self.disk, log, self.at, missing_ok=True)
+            replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=True)
+            sync_folder(self.disk, ".", self.at)
+        except OSError:
+            self._take_back_checkpoint()
+            raise
         self._new_commits([], durable=False)
         self.covered = dict(self.positions)
+
+    def _take_back_checkpoint(self) -> None:
+        """It may stand there and not last: the next try must not take it for one that does."""
+        try:
+            self.disk.unlink(CHECKPOINT, self.at)
+        except OSError:
+            pass
 
     def _rewrite(self) -> None:
         """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything
