@@ -25,7 +25,7 @@ from dreamlake.wire import jsons, names, ops
 from dreamlake.wire.state import PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_LOG, SESSION_VIEW
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
-from dreamlake.writer import Writer
+from dreamlake.writer import NoJournal, Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,6 +96,7 @@ class Session:
         self._local_path = os.fspath(local_path) if local_path is not None else None
         self._disabled = config.is_disabled()
         self._writer: Writer | None = None
+        self._no_journal: NoJournal | None = None
         self._tracks: dict[str, Track] = {}
         self._path = ""
         self._is_open = False
@@ -330,9 +331,19 @@ class Session:
                     f"session {self.workspace}/{self.name} is not open: use it in a `with`, or call open() first"
                 )
             if self._writer is None:
-                self._begin(forked=True)
-            assert self._writer is not None
+                return self._begin_in_child()
             return self._writer
+
+    def _begin_in_child(self) -> Writer:
+        before = self._no_journal.lost if self._no_journal is not None else 0
+        try:
+            self._begin(forked=True)
+        except OSError as error:
+            self._no_journal = NoJournal(self._path, error, before)
+            return self._no_journal
+        assert self._writer is not None
+        self._writer.lost = self._writer.conversation.lost = before
+        return self._writer
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -229,8 +229,7 @@ class Writer:
 
     def _lose(self, error: OSError) -> None:
         """Count a call that could not be kept, say so once, and go on: training is not stopped for it."""
-        self.lost += 1
-        self.conversation.lost = self.lost
+        self._count_lost()
         if self._strict:
             raise JournalLost(
                 error.errno, f"the journal in {self.path} could not take this call: {error.strerror}"
@@ -242,6 +241,10 @@ class Writer:
                 self.path,
                 error.strerror,
             )
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+        self.conversation.lost = self.lost
 
     def sync(self) -> None:
         """One fsync of this process's journal, and of the files it captured since the last: all of it survives power
@@ -399,3 +402,32 @@ class Writer:
         _after_fork.append(self.conversation)
         self._abandoned = True
         self.journal.abandon()
+
+
+class NoJournal(Writer):
+    """In place of the writer of a forked child that cannot begin a journal now: every call is lost, counted, and the
+    next one tries again. Training is not stopped for it."""
+
+    def __init__(self, path: str, error: OSError, lost: int) -> None:
+        self.path, self._error, self.lost = path, error, lost
+        self._strict, self._warned = config.is_strict(), lost > 0
+        self._clock = time.time_ns
+
+    def put(self, kind: int, *values: Any, time: int | None = None) -> int | None:
+        self._lose(self._error)
+        return None
+
+    def point(self, track: str, data: bytes, nonfinite: list[str] | None) -> tuple[int, int | None]:
+        self._lose(self._error)
+        return 0, None
+
+    def points(self, track: str, batches: list[tuple[list[bytes], list[Any] | None]]) -> tuple[int, int | None]:
+        self._lose(self._error)
+        return 0, None
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else needs a journal fails for the same reason."""
+        raise OSError(self._error.errno, f"this process has no journal in {self.path}: {self._error.strerror}")

@@ -85,7 +85,7 @@ def names(listed: Any) -> list[str]:
 
 
 def stored_records(session: Session, folder: Path) -> list[dict[str, Any]]:
-    session.flush()
+    session.files().list()  # waits for the checksums, too, which flush() does not promise
     path = folder / "files" / ".files_metadata.json"
     return list(reading.view(path)["files"]) if path.exists() else []
 

@@ -496,3 +496,31 @@ def test_what_returned_is_there_however_parent_and_child_end(
     wait_for_points(folder, sum(points.values()))
     assert_each_writer_is_whole(folder, points)
     wait_for(lambda: state(folder) == ending)
+
+
+NO_ROOM = """
+session = Session("run", "project", local_path=root).open()
+track = session.track("loss")
+
+def work():
+    os.rename(root, root + ".away")
+    open(root, "w").close()  # nothing can be made there
+    track.append(value="lost", who="child")
+    session.log("lost")
+    os.unlink(root)
+    os.rename(root + ".away", root)
+    track.append(value=0, who="child")
+    session.flush()
+    assert session._writer.lost == 2
+
+join(child(work))
+session.close()
+"""
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_child_that_cannot_begin_a_journal_loses_its_calls_and_goes_on(root: Path, folder: Path) -> None:
+    """A logging call of a forked worker does not raise for the disk's sake either; the loss is counted."""
+    run(NO_ROOM, root)
+    assert_each_writer_is_whole(folder, {"child": 1})
+    assert not (folder / "logs" / "logs.jsonl").exists()

@@ -41,6 +41,17 @@ KEPT_SEEDS = {
     4191: "a second commit behind one that failed had nothing to write, and was taken for it: acked, and not committed",
     4305: "the same",
     6303: "the same",
+    47: "each recovery that failed left the descriptors of logs open",
+    37: "a client in a directory that somebody had moved was never answered",
+    135: "two uploads to one place came in another order after power loss, and one had the bytes of the other",
+    87: "flush(durable=True) synced the file that had replaced the one it was asked for",
+    50287: "a file was durable, and the new folder that it was put into was not",
+    49: "a file was hashed before its bytes were back in their place",
+    20743: "a checksum for which the disk could not be read was never computed again",
+    10319: "rows could leave the machine before the folder of their session was durable",
+    446: "a client's fsync of its journal failed, and its owner was told by the next that all is well",
+    60008: "the mark of an fsync stayed after power loss had taken the journal",
+    60065: "a first checkpoint was taken for durable although its folder could not be synced",
 }
 
 
