@@ -8,6 +8,7 @@ from dreamlake.reader.replay import RUN_BYTES
 from dreamlake.reader.segments import (
     HEADER_BYTES_MAX,
     JOURNALS,
+    SYNCING,
     UNNAMED,
     Segment,
     parse_name,
@@ -60,6 +61,8 @@ def _check_name(look: Look, name: str) -> None:
                 "journal", path, f"{path} is a journal that was never begun: its process died before its first call"
             )
         return
+    if name.endswith(SYNCING) and parse_name(name.removesuffix(SYNCING) + ".0"):
+        return  # of an fsync that is under way, or failed: the next owner knows what to make of it
     parsed = parse_name(name)
     if parsed is None or not look.disk.stat(path, look.at).is_file:
         look.problem("foreign", path, f"{path} is no journal and is ignored; move it away")
