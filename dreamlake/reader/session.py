@@ -8,7 +8,6 @@ the same that the next agent will write.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from dreamlake.reader.baseline import DamagedView, read_view, track_names
@@ -16,7 +15,7 @@ from dreamlake.reader.commits import ORIGIN
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import committed, leftovers, load
 from dreamlake.reader.segments import JOURNALS
-from dreamlake.reader.superseded import bytes_of, superseded
+from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.names import name_of
 from dreamlake.wire.state import (
@@ -218,24 +217,13 @@ class SessionReader:
 
     def open_file(self, record: dict[str, Any]) -> int:
         """A descriptor of a file's bytes. :class:`FileNotFoundError` when they are not where the record says."""
-        for place in self._file_places(record):
+        incoming = self._state.incoming if self._state is not None else {}
+        for place in places_of(record, incoming, superseded(self._disk, self._at) if incoming else []):
             try:
                 return self._disk.open(place, READ, self._at)
             except (FileNotFoundError, NotADirectoryError):
                 continue
         raise FileNotFoundError(f"the bytes of {record.get('filename')} are not in {self.path}/files")
-
-    def _file_places(self, record: dict[str, Any]) -> Iterator[str]:
-        folder, name = str(record.get("path", "")).strip("/"), str(record.get("filename", ""))
-        inner = f"{folder}/" if folder else ""
-        file_id = str(record.get("id"))
-        if self._state is not None and file_id in self._state.incoming:
-            yield f".dreamlake/incoming/{self._state.incoming[file_id]}"
-            kept = bytes_of(file_id, f"files/{inner}{name}", superseded(self._disk, self._at))
-            if kept is not None:
-                yield kept
-        yield f"files/{inner}{file_id}/{name}"  # 0.2.x
-        yield f"files/{inner}{name}"
 
 
 def _number(value: Any, otherwise: int) -> int:

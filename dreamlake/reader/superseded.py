@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from dreamlake.world.disk import Disk
 
@@ -59,3 +61,18 @@ def bytes_of(version: str, place: str, kept: list[Superseded]) -> str | None:
     mine = [each for each in kept if each.place == here]
     after = max((index + 1 for index, each in enumerate(mine) if each.newcomer == version), default=0)
     return mine[after].path if after < len(mine) and not mine[after].empty else None
+
+
+def places_of(record: dict[str, Any], incoming: dict[str, str], kept: list[Superseded]) -> Iterator[str]:
+    """Where the bytes of a file may stand, likeliest first. ``incoming`` are the captures that an owner has still to
+    place (:attr:`dreamlake.wire.state.State.incoming`), and ``kept`` is what :func:`superseded` found."""
+    folder, name = str(record.get("path", "")).strip("/"), str(record.get("filename", ""))
+    inner = f"{folder}/" if folder else ""
+    file_id = str(record.get("id"))
+    if file_id in incoming:
+        yield f".dreamlake/incoming/{incoming[file_id]}"
+        elsewhere = bytes_of(file_id, f"files/{inner}{name}", kept)
+        if elsewhere is not None:
+            yield elsewhere
+    yield f"files/{inner}{file_id}/{name}"  # 0.2.x
+    yield f"files/{inner}{name}"

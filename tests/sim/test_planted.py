@@ -25,7 +25,7 @@ from dreamlake_agent.store.owner import Owner, read_record, write_record
 from tests.sim.profiles import profile_of
 from tests.sim.world import World, run
 
-SEEDS_MAX = 400
+SEEDS_MAX = 1000
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -259,17 +259,20 @@ PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
     (push_of_rows_not_durable, ("power",)),
     (push_before_fsync_returned, ("power", "unsound")),
     (rename_before_commit, ("power", "unsound")),
-    (nothing_superseded, ("power", "unsound")),
-    (rename_not_redone, ("crashy", "users", "ranks")),
+    (nothing_superseded, ("power", "unsound", "everything")),
+    (rename_not_redone, ("crashy", "full", "everything")),
     (last_ack_never_asked_for, ("lossy",)),
     (failed_fsync_asked_again, ("unsound",)),
 ]
+
+# Where those were found of which a few hundred worlds know nothing: looked at first.
+RARE: dict[Plant, tuple[int, ...]] = {nothing_superseded: (761,), rename_not_redone: (305,)}
 
 
 @pytest.mark.parametrize(("plant", "kinds"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_planted_bug_is_found(plant: Plant, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    seeds = [seed for seed in range(SEEDS_MAX) if profile_of(seed).name in kinds]
+    seeds = [seed for seed in (*RARE.get(plant, ()), *range(SEEDS_MAX)) if profile_of(seed).name in kinds]
     for seed in seeds:
         try:
             run(seed)

@@ -103,7 +103,8 @@ class Training:
         random = self.world.chance
         if self.leaving and random.random() < 0.9:
             return
-        kind = random.choice((self._point, self._point, self._points, self._log, self._parameters, self._upload))
+        kinds = (self._point, self._point, self._points, self._log, self._parameters)
+        kind = random.choice((*kinds, *(self._upload,) * self.world.uploads))
         for _ in range(random.choice((1, 1, 3, 10)) if kind != self._upload else 1):
             kind()
 

@@ -48,6 +48,7 @@ class World:
         self.agents: list[AgentProcess] = []
         self.places: list[Place] = []
         self.boot = 1
+        self.uploads = self.chance.choice((0, 1, 1, 10))  # of so many calls and five
         self._blind = self.chance.random() < self.profile.blind
         self._wall_ns = _WALL
         self._last_pid = USER

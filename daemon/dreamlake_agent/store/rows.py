@@ -165,7 +165,7 @@ class Rows:
     def take_grown(self) -> dict[str, int]:
         """How many bytes each log has that grew since this was last asked (the first time: each log)."""
         grown, self._grown = self._grown, set()
-        return {log: self._logs[log].size for log in grown}
+        return {log: self._logs[log].size for log in sorted(grown)}
 
     def marks(self, tails: dict[str, Tail]) -> dict[str, LogMark]:
         """Size, checksum and tail of every log now, for a checkpoint."""

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.lines import Lines
-from dreamlake.wire.names import file_folder, file_place
+from dreamlake.reader.superseded import places_of, superseded
+from dreamlake.wire.names import file_place
 from dreamlake.wire.state import FILES_LOG, State, fold_read
 from dreamlake.world.disk import READ
 
@@ -31,16 +31,6 @@ def check_files(look: Look, standing: Standing | None) -> None:
         _check_incoming(look, standing)
 
 
-def places(state: State, record: dict[str, Any]) -> Iterator[str]:
-    """Where a file's bytes may stand, likeliest first."""
-    folder, name = file_folder(str(record.get("path", ""))), str(record.get("filename", ""))
-    inner = f"{folder}/" if folder else ""
-    if record["id"] in state.incoming:
-        yield f"{INCOMING}/{state.incoming[record['id']]}"
-    yield f"files/{inner}{record['id']}/{name}"  # 0.2.x
-    yield f"files/{inner}{name}"
-
-
 def _check_file(look: Look, state: State, record: dict[str, Any]) -> None:
     try:
         place = f"files/{file_place(record['path'], record['filename'])}"
@@ -48,7 +38,7 @@ def _check_file(look: Look, state: State, record: dict[str, Any]) -> None:
         look.problem("file", FILES_LOG, f"{FILES_LOG}: a record names no place for its file ({error})")
         return
     look.report.files += 1
-    for path in places(state, record):
+    for path in places_of(record, state.incoming, superseded(look.disk, look.at)):
         try:
             fd = look.disk.open(path, READ, look.at)
         except (FileNotFoundError, NotADirectoryError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from dreamlake.reader.checks.files import places
 from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.commits import CHECKPOINT, COMMITS, ORIGIN
+from dreamlake.reader.superseded import places_of
 from dreamlake.wire.names import DREAMLAKE
 from dreamlake.wire.state import FILES_VIEW, HISTORIES, PARAMETERS_VIEW, SESSION_VIEW
 from dreamlake.world.disk import Stat, read_file
@@ -115,7 +115,7 @@ def check_unrecorded(look: Look, standing: Standing | None) -> None:
     if standing is None or look.live:
         return
     state = standing.loaded.state
-    known = {place for record in state.files.values() for place in places(state, record)}
+    known = {place for record in state.files.values() for place in places_of(record, state.incoming, [])}
     with look.reading("files"):
         strange = [
             path
