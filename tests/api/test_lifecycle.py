@@ -19,6 +19,7 @@ from tests.waiting import wait_for
 
 OPEN = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 from dreamlake import Session
 session = Session("run", "project", local_path=sys.argv[1])
 """

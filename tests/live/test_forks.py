@@ -24,6 +24,7 @@ BEGIN = """
 import os, signal, sys, threading, time
 from dreamlake import AgentUnavailable, Session
 root = sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 signal.alarm(40)  # a hang ends here, also in the children that have an alarm of their own
 
 def child(work, end=lambda: os._exit(0)):
