@@ -36,6 +36,7 @@ class Profile:
     name: str
     weights: dict[str, float]
     steps: int = 250
+    scene: tuple[str, ...] = ()  # these steps, in this order, in place of a storm
     homes: int = 1  # runtime folders: as many agents may live at once
     clients: int = 4  # at once
     sessions: int = 1  # directories in which they work
@@ -121,6 +122,17 @@ PROFILES = (
         disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02, forget_names=False),
         network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
     ),
+)
+
+# Scenes, for what a few hundred storms hardly come to; chance still says who dies when, and what power loss takes.
+REPLACED = Profile(
+    "replaced",
+    {},
+    clients=1,
+    scene=("start_agent", "rest", "upload", "flush_durable", "rest", "rest", "upload", "turns", "power"),
+)
+PLACED = Profile(
+    "placed", {}, clients=1, scene=("start_agent", "rest", "upload", "rest", "upload", "doom_agent", "turns")
 )
 
 

@@ -11,7 +11,7 @@ from dreamlake.link import Switchboard
 from dreamlake.wire import jsons, ops
 from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG, data_log
 from dreamlake.world.disk import NEW, WRITE, write_all
-from dreamlake.writer import Process, Writer
+from dreamlake.writer import Process, Writer, _writers
 from tests.sim.parties import Party
 from tests.sim.places import Place, place_of
 from tests.sim.promises import Book, Call, Violation, is_committed
@@ -104,8 +104,8 @@ class Training:
         if self.leaving and random.random() < 0.9:
             return
         kinds = (self._point, self._point, self._points, self._log, self._parameters)
-        kind = random.choice((*kinds, *(self._upload,) * self.world.uploads))
-        for _ in range(random.choice((1, 1, 3, 10)) if kind != self._upload else 1):
+        kind = random.choice((*kinds, *(self.upload,) * self.world.uploads))
+        for _ in range(random.choice((1, 1, 3, 10)) if kind != self.upload else 1):
             kind()
 
     def _new(self, log: str, track: str = "", content: bytes | None = None) -> Call:
@@ -145,7 +145,7 @@ class Training:
         call = self._new(PARAMETERS_LOG)
         self._kept(self.pen.put(ops.PARAMETERS, jsons.dumps({call.value: 1}), None), call)
 
-    def _upload(self) -> None:
+    def upload(self) -> None:
         """As ``dreamlake/files.py``: capture, then the operation."""
         content = self.world.random(self.world.chance.choice((0, 20, 700)))
         incoming_name = f"{self.pen.journal.client.hex()}-"
@@ -343,3 +343,5 @@ class Client(Party):
     def end(self) -> None:
         for line in list(self.board._lines.values()):
             line.close()
+        for training in self.trainings:
+            _writers.pop(training.conversation, None)  # its memory goes, which here is everybody's

@@ -31,6 +31,7 @@ PLACES_MAX = 4
 CALM_TURNS_MAX = 1200
 _WALL = 1_700_000_000 * 10**9
 _DEPTH_MAX = 2
+_SCENE_TURNS = 12
 _WAITS = (0.01, 0.06, 0.3, 1.1, 3.5)
 _STOPPED_SECONDS = (0.5, 5.0, 40.0)
 NESTED = ("call", "link", "agent", "work", "network")
@@ -249,6 +250,17 @@ class World:
         if client.trainings:
             self.chance.choice(client.trainings).call()
 
+    def _turns(self, *, workers: bool) -> None:
+        """Everybody has turns, one after the other; without workers nothing becomes durable meanwhile."""
+        for _ in range(_SCENE_TURNS):
+            self._step("link")
+            self._step("network")
+            self._step("agent")
+            if workers:
+                self._step("work")
+                self._step("wait")
+            self._reap()
+
     def _stop_for_a_while(self, party: Party) -> None:
         party.stopped_until = self.now + self.chance.choice(_STOPPED_SECONDS)
 
@@ -346,6 +358,8 @@ class World:
         "link": lambda self, client: client.link(),
         "flush": lambda self, client: [each.flush(self.chance.random() < 0.5) for each in client.trainings],
         "sync": lambda self, client: [each.sync() for each in client.trainings],
+        "upload": lambda self, client: [each.upload() for each in client.trainings],
+        "flush_durable": lambda self, client: [each.flush(True) for each in client.trainings],
         "leave": _leave,
         "open_another": _open_another,
         "fork": _fork,
@@ -364,6 +378,8 @@ class World:
     _OF_WORLD: ClassVar[dict[str, Callable[[Any], object]]] = {
         "network": lambda self: self.network.turn(),
         "wait": _wait,
+        "turns": lambda self: self._turns(workers=False),
+        "rest": lambda self: self._turns(workers=True),
         "arrive": _arrive,
         "start_agent": _start_some,
         "power": _power,
@@ -390,7 +406,7 @@ class World:
         for _ in range(2):
             self._arrive()
         steps, weights = list(self.profile.weights), list(self.profile.weights.values())
-        for step in self.chance.choices(steps, weights, k=self.profile.steps):
+        for step in self.profile.scene or self.chance.choices(steps, weights, k=self.profile.steps):
             self._step(step)
             self._reap()
             if self.chance.random() < 0.02:
