@@ -65,6 +65,16 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return seen
 
 
+def recorded(folder: Path) -> dict[str, bytes | None]:
+    """As `snapshot`, without what the agent keeps for itself and may be about to write: checkpoints, commits, its
+    record as owner. The histories are there."""
+    return {
+        path: content
+        for path, content in snapshot(folder).items()
+        if not path.startswith(".dreamlake") or path.endswith(".jsonl")
+    }
+
+
 def kept_somewhere(folder: Path, content: bytes) -> bool:
     """Whether some file below `folder` holds these bytes."""
     return any(stored is not None and content in stored for stored in snapshot(folder).values())

@@ -394,12 +394,12 @@ def test_a_disabled_session_leaves_an_existing_directory_as_it_is(
 ) -> None:
     with Session("run", "project", local_path=str(root)) as session:
         session.track("loss").append(value=1)
-    before = reading.snapshot(folder)
+    before = reading.recorded(folder)
     monkeypatch.setenv("DREAMLAKE_MODE", "disabled")
     with Session("run", "project", local_path=str(root), description="new") as session:
         session.track("loss").append(value=2)
         session.log("x")
-    assert reading.snapshot(folder) == before
+    assert reading.recorded(folder) == before
 
 
 WITHOUT_AGENT = """

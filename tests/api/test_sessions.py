@@ -244,10 +244,10 @@ def test_a_session_that_is_not_open_refuses(operation: str, home: Path, root: Pa
     assert not root.exists()
     session.open()
     session.close()
-    before = reading.snapshot(folder)
+    before = reading.recorded(folder)
     with pytest.raises(RuntimeError, match=r"(?i)open"):
         OPERATIONS[operation](session)
-    assert reading.snapshot(folder) == before
+    assert reading.recorded(folder) == before
 
 
 def test_what_was_taken_from_an_open_session_refuses_after_close(home: Path, root: Path) -> None:
