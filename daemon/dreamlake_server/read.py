@@ -1,0 +1,192 @@
+"""Read: a log of all origins as one, in pages.
+
+Within an origin its own order; across origins by (latest time so far, origin, index), so that a later page never holds
+what belongs before an earlier one. Of a log with one origin any page costs the same; one with several is paged by
+cursor, and a page that is asked for by number is walked to, whole segments at a time where they do not overlap.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake.wire import jsons
+from dreamlake_server import records
+from dreamlake_server.stores.meta import Head, Meta, Segment
+
+Key = tuple[str, str, int]
+Positions = dict[str, int]  # origin → index of the next record
+
+_SEGMENTS_AT_ONCE = 4
+_CURSOR_BYTES_MAX = 64 << 10
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row, and where it stands."""
+
+    origin: str
+    index: int
+    row: dict[str, Any]
+
+
+class Stream:
+    """One log of one origin, from some record on."""
+
+    def __init__(self, meta: Meta, session_id: str, origin: str, log: str, first: int, head: Head) -> None:
+        self._meta, self._session_id, self._log = meta, session_id, log
+        self.origin, self.index, self._end = origin, first, head.count
+        self._segments: list[Segment] = []
+        self._lines: list[bytes] | None = None
+        self._row: tuple[dict[str, Any], str] | None = None  # the one at index, and the latest time so far
+        self._time = ""
+
+    async def _segment(self) -> Segment | None:
+        """The segment that holds ``index``."""
+        while self._segments and self.index >= self._segments[0].first + self._segments[0].count:
+            self._segments.pop(0)
+            self._lines = None
+        if not self._segments and self.index < self._end:
+            self._segments = await self._meta.segments(
+                self._session_id, self.origin, self._log, self.index, _SEGMENTS_AT_ONCE
+            )
+            self._lines = None
+        return self._segments[0] if self._segments else None
+
+    async def key(self) -> Key | None:
+        """Of the next record, in the joined order; None at the end. Tombstones are passed over."""
+        while self._row is None:
+            segment = await self._segment()
+            if segment is None or self.index >= self._end:
+                return None
+            if self._lines is None:
+                self._lines = records.lines_of(segment)
+                self._time = segment.time_before or ""
+                for line in self._lines[: self.index - segment.first]:
+                    self._time = max(self._time, records.time_of(_read(line)) or "")
+            line = self._lines[self.index - segment.first]
+            if not line:
+                self.index += 1
+                continue
+            row = _read(line)
+            self._time = max(self._time, records.time_of(row) or "")
+            self._row = (row, self._time)
+        return (self._row[1], self.origin, self.index)
+
+    def take(self) -> Record:
+        """The record whose key was asked for."""
+        assert self._row is not None
+        found = Record(self.origin, self.index, self._row[0])
+        self._row = None
+        self.index += 1
+        return found
+
+    async def rest_of_segment(self) -> tuple[Key, int]:
+        """The last key of the segment that the next record is in, and how many records it is to its end."""
+        segment = await self._segment()
+        assert segment is not None
+        last = segment.first + segment.count - 1
+        return (segment.time_max or "", self.origin, last), last + 1 - self.index
+
+    async def skip_segment(self) -> None:
+        _key, count = await self.rest_of_segment()
+        self.index += count
+        self._row = None
+
+
+class Reader:
+    """A log of a session, over all its origins, from a cursor or from the start."""
+
+    def __init__(self, streams: list[Stream]) -> None:
+        self._streams = streams
+
+    @classmethod
+    async def open(cls, meta: Meta, session_id: str, log: str, cursor: Positions | None = None) -> Reader:
+        heads = await meta.heads(session_id, logs=[log])
+        at = cursor or {}
+        return cls(
+            [Stream(meta, session_id, origin, log, at.get(origin, 0), head) for (origin, _), head in heads.items()]
+        )
+
+    @property
+    def origins(self) -> int:
+        return len(self._streams)
+
+    async def skip(self, count: int) -> None:
+        """Pass over so many records."""
+        if len(self._streams) == 1:
+            self._streams[0].index += count
+            return
+        while count > 0:
+            stream, others = await self._next()
+            if stream is None:
+                return
+            last, remaining = await stream.rest_of_segment()
+            if remaining <= count and all(last < key for key in others):
+                await stream.skip_segment()
+                count -= remaining
+            else:
+                stream.take()
+                count -= 1
+
+    async def _next(self) -> tuple[Stream | None, list[Key]]:
+        keys = [(key, stream) for stream in self._streams if (key := await stream.key()) is not None]
+        if not keys:
+            return None, []
+        key, first = min(keys, key=lambda each: each[0])
+        return first, [other for other, _ in keys if other is not key]
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Every record from here on."""
+        while True:
+            stream, _ = await self._next()
+            if stream is None:
+                return
+            yield stream.take()
+
+    @property
+    def positions(self) -> Positions:
+        """Where the next record is, for a cursor."""
+        return {stream.origin: stream.index for stream in self._streams}
+
+    async def has_more(self) -> bool:
+        return (await self._next())[0] is not None
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """A row whose floats are all finite: what 0.2.x wrote as bare ``NaN`` is listed as ours is."""
+    row = jsons.loads(line) if line else {}
+    if "nonfinite" not in row and (b"NaN" in line or b"Infinity" in line):
+        found: list[str] = []
+        for part in ("data", "metadata"):
+            if isinstance(row.get(part), dict):
+                row[part] = {key: jsons.plain_value(value, key, found) for key, value in row[part].items()}
+        if found:
+            row["nonfinite"] = found
+    return row
+
+
+def cursor_of(positions: Positions) -> str:
+    """
+    >>> at_cursor(cursor_of({"a": 3}))
+    {'a': 3}
+    """
+    return base64.urlsafe_b64encode(jsons.dumps(positions)).decode().rstrip("=")
+
+
+def at_cursor(text: str) -> Positions:
+    """Raises :class:`ValueError` for what is no cursor of ours."""
+    try:
+        if len(text) > _CURSOR_BYTES_MAX:
+            raise ValueError
+        found = jsons.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if not isinstance(found, dict) or not all(
+            isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62 for value in found.values()
+        ):
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise ValueError("that cursor is none: take the one that the page before gave, whole") from None
+    return found

@@ -1,0 +1,45 @@
+"""System: the routes that are about the server itself."""
+
+from __future__ import annotations
+
+from dreamlake_server import docs, metrics, openapi
+from dreamlake_server.auth import who
+from dreamlake_server.health import Health
+from dreamlake_server.route import Call, Response, Route
+
+
+async def health(call: Call) -> Response:
+    found = await call.server.doctor.health()
+    return call.answer(found, 200 if found.status == "ok" else 503)
+
+
+async def show_metrics(call: Call) -> Response:
+    # Nobody but this machine reaches a server on loopback, and Prometheus there has no token.
+    if not call.server.loopback:
+        await who(call.server.auth, call.request)
+    return Response(call.server.metrics.text(), media_type=metrics.TYPE)
+
+
+async def show_openapi(call: Call) -> Response:
+    return call.answer(openapi.document(call.routes))
+
+
+async def show_docs(call: Call) -> Response:
+    page = docs.page(openapi.document(call.routes))
+    return Response(page, headers={"Content-Security-Policy": docs.POLICY}, media_type="text/html")
+
+
+SYSTEM_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/health", health, "Tell whether each store can be written to now.", answer=Health, public=True),
+    Route(
+        "GET",
+        "/metrics",
+        show_metrics,
+        "Tell what this server has done since it started, as Prometheus reads it; needs a token unless the server "
+        "listens on loopback only.",
+        public=True,
+        errors=(401, 429),
+    ),
+    Route("GET", "/openapi.json", show_openapi, "Describe every route, for programs.", public=True),
+    Route("GET", "/docs", show_docs, "Describe every route, for people.", public=True),
+)
