@@ -47,6 +47,7 @@ torture: .venv/test.stamp
 	@DREAMLAKE_TORTURE_KILLS=200 $(PY) -m pytest -s tests/live/test_torture.py
 
 bench: .venv/test.stamp
+	@$(PY) -m pip install --quiet --editable '.[bench]'
 	@$(PY) tests/bench/run.py
 
 # Where atheris cannot be had, tests/fuzz/run.py says so and takes hypothesis.
