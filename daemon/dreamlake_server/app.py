@@ -16,7 +16,6 @@ from urllib.parse import quote
 import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
-from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from dreamlake.wire.times import time_text
@@ -87,8 +86,10 @@ class Server:
 
 def make_app(server: Server, routes: Sequence[Route]) -> Starlette:
     """The application, for whatever speaks ASGI. Its lifespan opens and closes the stores."""
-    shell = Shell(server, Table(routes))
-    return Starlette(routes=[Mount("/", app=shell)], lifespan=lambda _app: server.opened())
+    app = Starlette(lifespan=lambda _app: server.opened())
+    # Whatever the path: a Starlette route has it decoded as a whole, and none of them takes a line feed.
+    app.router.default = Shell(server, Table(routes))
+    return app
 
 
 class Exchange:
@@ -173,8 +174,7 @@ class Shell:
             loopback=server.loopback,
             allowed=server.allow_hosts,
         )
-        raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-        route, path = self._table.find(exchange.method, raw.decode("latin-1"))
+        route, path = self._table.find(exchange.method, _path(request))
         exchange.route = route.path
         user = ""
         if not route.public:
@@ -192,9 +192,9 @@ class Shell:
         if isinstance(error, Problem):
             return error
         if isinstance(error, StoreUnavailable):
-            _log.warning("%s %s: %s", request.method, request.scope["path"], error)
+            _log.warning("%s %s: %s", request.method, _path(request), error)
             return _come_again("a store behind this server does not answer")
-        _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        _log.error("%s %s failed", request.method, _path(request), exc_info=error)
         return Problem(500, "internal", "the server failed at this, and its log says how: tell whoever runs it")
 
     async def _fail(self, request: Request, exchange: Exchange, problem: Problem) -> None:
@@ -206,6 +206,13 @@ class Shell:
         await response(request.scope, exchange.receive, exchange.send)
 
 
+def _path(request: Request) -> str:
+    """As it came: percent-encoded, so that it is also fit for a log."""
+    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    return raw.decode("latin-1")
+
+
 def _come_again(why: str) -> Problem:
-    text = f"{why}: nothing is lost, try again in {_RETRY_SECONDS} s"
+    # A push may come again as it is; of a point that was posted, nobody knows whether it is there.
+    text = f"{why}: nothing that was acked is lost; whether this was kept is not known; try again in {_RETRY_SECONDS} s"
     return Problem(503, "unavailable", text, headers={"Retry-After": str(_RETRY_SECONDS)})

@@ -303,7 +303,8 @@ class OwnedBlobs:
         if not self._blobs.direct:
             return {}
         key, numbers = key_of(owner, sha256), Layout(blob.size, blob.part_bytes).numbers
-        asked = range(max(1, first), min(first + limits.URLS, numbers.stop))
+        first = max(1, first)
+        asked = range(first, min(first + limits.URLS, numbers.stop))
         return {number: await self._blobs.url("GET", key, number, limits.URL_SECONDS) for number in asked}
 
     # ── forgetting ──────────────────────────────────────────────────────────────────────────────────────────────────

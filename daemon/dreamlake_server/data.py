@@ -50,7 +50,7 @@ def make(folder: Path) -> Path:
 
 def existing(folder: Path) -> Path:
     """The folder, which a server or a first token must have made."""
-    if not (folder / TOKENS).is_file():
+    if not os.path.isfile(folder / TOKENS):
         raise CannotStart(f"no server keeps its data in {folder}: give --data, or --mongo where it runs with that")
     return folder.absolute()
 

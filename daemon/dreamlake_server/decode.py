@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from dreamlake.wire import jsons
 from dreamlake_server import limits, zstd
 from dreamlake_server.problem import Problem, bad, too_large
 from dreamlake_server.route import MSGPACK, Request
@@ -67,13 +68,28 @@ async def body(request: Request, kind: type[Kind]) -> Kind:
     try:
         if content_type in MSGPACK:
             return msgspec.msgpack.decode(data, type=kind)
-        return msgspec.json.decode(data or b"{}", type=kind)
+        try:
+            return msgspec.json.decode(data or b"{}", type=kind)
+        except msgspec.DecodeError:
+            if b"NaN" not in data and b"Infinity" not in data:
+                raise
+            return _with_bare_nan(data, kind)
     except msgspec.ValidationError as why:
         raise bad(f"the body is not what this route takes: {why}", "bad-body") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         what = "msgpack" if content_type in MSGPACK else "JSON"
         text = "nested too deeply" if isinstance(why, RecursionError) else str(why)
         raise bad(f"the body is not {what}: {text}. Its Content-Type was {content_type!r}", "unreadable") from None
+
+
+def _with_bare_nan(data: bytes, kind: type[Kind]) -> Kind:
+    """What Python's json writes for floats that JSON has no word for, and clients of 0.2.x so send."""
+    try:
+        found = jsons.loads(data)
+        msgspec.json.encode(found)  # half of a surrogate pair, which json.loads lets through, stops here
+    except ValueError as why:
+        raise msgspec.DecodeError(str(why)) from None
+    return msgspec.convert(found, kind)
 
 
 async def _whole(request: Request) -> bytes:

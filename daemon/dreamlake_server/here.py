@@ -10,6 +10,7 @@ from typing import Any
 
 from dreamlake.wire import jsons
 from dreamlake_server.limits import RACE_TRIES
+from dreamlake_server.problem import bad
 from dreamlake_server.push import push
 from dreamlake_server.records import Batch, Mark
 from dreamlake_server.stores import StoreUnavailable
@@ -23,11 +24,21 @@ def origin_of(session: Session) -> str:
     return hashlib.sha256(f"here/{session.id}".encode()).hexdigest()[:32]
 
 
+def plain(fields: Mapping[str, Any], what: str = "field") -> tuple[Row, list[str]]:
+    """What a client says, as a row may hold it, and the names of what is not finite. 400 for what JSON cannot hold,
+    such as the bytes of a msgpack body."""
+    nonfinite: list[str] = []
+    try:
+        return {key: jsons.plain_value(value, key, nonfinite, what) for key, value in fields.items()}, nonfinite
+    except TypeError as error:
+        raise bad(str(error)) from None
+
+
 async def write(
     meta: Meta, session: Session, logs: Sequence[str], rows: Callable[[Mapping[str, Head]], Mapping[str, list[Row]]]
 ) -> dict[str, Head]:
     """Add rows to logs of this origin, all or none; returns where each log stood before. ``rows`` makes them for
-    the heads that it is given, and is asked again when another writer was quicker."""
+    the heads that it is given, and is asked again when another writer was quicker. 400 for a row that is too large."""
     origin = origin_of(session)
     for _ in range(RACE_TRIES):
         found = await meta.heads(session.id, origin=origin, logs=logs)
@@ -44,5 +55,5 @@ async def write(
             (each.problem for each in done.values() if each.problem and each.problem["problem"] == "record"), None
         )
         if wrong is not None:
-            raise ValueError(str(wrong["why"]))
+            raise bad(f"this cannot be stored: {wrong['why']}")
     raise StoreUnavailable(f"lost against other writers of {session.workspace}/{session.name} {RACE_TRIES} times")

@@ -67,6 +67,11 @@ def run(settings: Settings, say: Callable[[str], None], warn: Callable[[str], No
                     "warning: other machines reach this server without TLS, so tokens and data can be read on the way: "
                     "give --tls-cert and --tls-key, or put a proxy with TLS before it"
                 )
+            if settings.auth == "none" and settings.allow_hosts:
+                warn(
+                    "warning: --auth none lets everybody be anybody who reaches this server as "
+                    f"{', '.join(settings.allow_hosts)}: see that nobody else's machine does"
+                )
             if settings.auth == "token" and not await server.tokens.of(None):
                 where = f"--data {folder}" if settings.mongo is None else "with the same DREAMLAKE_SERVER_MONGO"
                 warn(f"there is no token yet; make the first one: dreamlake server token create USER {where}")
@@ -190,3 +195,5 @@ def _asyncio_run(work: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
 def _log_to_stderr() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     _log.setLevel(logging.INFO)
+    # Its warnings are of what strangers send, such as an upgrade to something that is not offered.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -15,6 +15,7 @@ from dreamlake.wire.state import FILES_LOG, PARAMETERS_LOG, TRACKS_LOG
 # (latest time in the origin's log up to this row, origin, index): the order of joined reads
 Stamp = tuple[str, str, int]
 Row = dict[str, Any]
+_SETS_MAX = 1 << 53  # beyond it a version is no count of anything
 _CHANGES = ("description", "tags", "metadata")
 
 
@@ -31,10 +32,10 @@ class Last:
 class Track:
     """What was said of a track; how many points it has is in the heads of its logs."""
 
-    id: str
-    stamp: Stamp
     created: str
     updated: str
+    id: str = ""  # the earliest that was given
+    stamp: Stamp | None = None  # of the row that gave it
     given: dict[str, Last] = field(default_factory=dict)
 
 
@@ -45,7 +46,7 @@ class File:
     stamp: Stamp | None = None
     record: Row | None = None
     given: dict[str, Last] = field(default_factory=dict)
-    checksum: str | None = None
+    checksum: Last | None = None
     deleted: str | None = None
     updated: str = ""
 
@@ -59,6 +60,7 @@ class Projection:
         self.parameters_created: str | None = None
         self.parameters_updated: str | None = None
         self.tracks: dict[str, Track] = {}
+        self._heard: dict[str, Track] = {}  # also those of which no row has said yet that they are there
         self.files: dict[str, File] = {}
         self._places: dict[str, tuple[Stamp, str]] = {}
 
@@ -71,7 +73,7 @@ class Projection:
     @property
     def size(self) -> int:
         """How many things it holds: what a cache counts."""
-        return len(self._parameters) + len(self.tracks) + len(self.files)
+        return len(self._parameters) + len(self._heard) + len(self.files)
 
     # ── parameters ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -80,9 +82,10 @@ class Projection:
         if not isinstance(given, dict):
             return
         version = row.get("version")
-        self.parameters_sets += version if row.get("op") == "import" and isinstance(version, int) else 1
-        time = row["time"] if isinstance(row.get("time"), str) else stamp[0]
-        self.parameters_created = min(self.parameters_created or time, time)
+        is_count = isinstance(version, int) and 0 <= version <= _SETS_MAX
+        self.parameters_sets += version if row.get("op") == "import" and is_count else 1
+        time = _time(stamp, row)
+        self.parameters_created = _first(self.parameters_created, time)
         self.parameters_updated = max(self.parameters_updated or time, time)
         listed = row.get("nonfinite")
         listed = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
@@ -94,7 +97,7 @@ class Projection:
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        return {key: last.value for key, last in self._parameters.items()} if self.parameters_sets else None
+        return {key: last.value for key, last in self._parameters.items()} if self._parameters else None
 
     @property
     def parameters_nonfinite(self) -> list[str]:
@@ -106,14 +109,12 @@ class Projection:
         name, time = row.get("track"), row.get("time")
         if not isinstance(name, str) or not isinstance(time, str):
             return
-        track = self.tracks.get(name)
+        track = self._heard.setdefault(name, Track(time, time))
         track_id = row.get("trackId")
-        if track is None:
-            if not isinstance(track_id, str):
-                return
-            track = self.tracks[name] = Track(track_id, stamp, time, time)
-        elif isinstance(track_id, str) and stamp < track.stamp:
-            track.id, track.stamp = track_id, stamp
+        if isinstance(track_id, str):
+            self.tracks[name] = track
+            if track.stamp is None or stamp < track.stamp:
+                track.id, track.stamp = track_id, stamp
         track.created, track.updated = min(track.created, time), max(track.updated, time)
         _give(track.given, row.get("set"), stamp)
 
@@ -128,15 +129,19 @@ class Projection:
         if not isinstance(file_id, str):
             return
         file = self.files.setdefault(file_id, File())
-        time = row["time"] if isinstance(row.get("time"), str) else stamp[0]
+        time = _time(stamp, row)
         if what == "change":
             _give(file.given, row.get("set"), stamp)
             file.updated = max(file.updated, time)
         elif what == "delete":
-            file.deleted = min(file.deleted or time, time)
+            file.deleted = _first(file.deleted, time)
             file.updated = max(file.updated, time)
-        elif what == "hashed" and isinstance(row.get("checksum"), str):
-            file.checksum = row["checksum"]
+        elif what == "hashed":
+            self._hashed(file, stamp, row.get("checksum"))
+
+    def _hashed(self, file: File, stamp: Stamp, checksum: Any) -> None:
+        if isinstance(checksum, str) and (file.checksum is None or file.checksum.stamp <= stamp):
+            file.checksum = Last(stamp, checksum)
 
     def _upload(self, stamp: Stamp, record: Any) -> None:
         if not isinstance(record, dict) or not isinstance(record.get("id"), str):
@@ -148,8 +153,7 @@ class Projection:
         file = self.files.setdefault(record["id"], File())
         if file.stamp is None or file.stamp <= stamp:
             file.stamp, file.record = stamp, record
-            checksum = record.get("checksum")
-            file.checksum = checksum if isinstance(checksum, str) else file.checksum
+        self._hashed(file, stamp, record.get("checksum"))
         known = self._places.get(place)
         if known is None or known[0] <= stamp:
             self._places[place] = (stamp, record["id"])
@@ -166,16 +170,30 @@ class Projection:
         deleted = file.deleted or file.record.get("deletedAt")
         return {
             **file.record,
-            **{key: last.value for key, last in file.given.items() if last.stamp >= file.stamp},
-            "checksum": file.checksum,
+            **{key: last.value for key, last in file.given.items() if not _is_before(last.stamp, file.stamp)},
+            "checksum": file.checksum.value if file.checksum else None,
             "updatedAt": max(str(file.record.get("updatedAt") or ""), file.updated),
             "deletedAt": deleted,
         }
 
     def file_records(self) -> list[Row]:
         """Of what is not deleted, in the order of their uploads."""
-        found = [self.file(file_id) for _stamp, file_id in sorted(self._places.values())]
+        found = [self.file(file_id) for file_id in dict.fromkeys(each[1] for each in sorted(self._places.values()))]
         return [each for each in found if each is not None and each.get("deletedAt") is None]
+
+
+def _time(stamp: Stamp, row: Row) -> str:
+    return row["time"] if isinstance(row.get("time"), str) else stamp[0]
+
+
+def _first(known: str | None, time: str) -> str:
+    return time if known is None else min(known, time)
+
+
+def _is_before(change: Stamp, upload: Stamp) -> bool:
+    """Whether an upload undoes a change of what has its id: not by the clocks of two machines, since whoever changes an
+    upload has seen it."""
+    return change[1] == upload[1] and change < upload
 
 
 def _give(known: dict[str, Last], given: Any, stamp: Stamp) -> None:

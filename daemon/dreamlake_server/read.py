@@ -36,7 +36,10 @@ class Record:
 class Stream:
     """One log of one origin, from some record on."""
 
-    def __init__(self, meta: Meta, session_id: str, origin: str, log: str, first: int, head: Head) -> None:
+    def __init__(
+        self, meta: Meta, session_id: str, origin: str, log: str, first: int, head: Head, *, alone: bool
+    ) -> None:
+        self._alone = alone  # then nobody asks when its records were made
         self._meta, self._session_id, self._log = meta, session_id, log
         self.origin, self.index, self._end = origin, first, head.count
         self._segments: list[Segment] = []
@@ -65,13 +68,13 @@ class Stream:
             if self._lines is None:
                 self._lines = records.lines_of(segment)
                 self._time = segment.time_before or ""
-                for line in self._lines[: self.index - segment.first]:
-                    self._time = max(self._time, records.time_of(_read(line)) or "")
+                for line in () if self._alone else self._lines[: self.index - segment.first]:
+                    self._time = max(self._time, records.time_of(records.parsed(line)) or "" if line else "")
             line = self._lines[self.index - segment.first]
             if not line:
                 self.index += 1
                 continue
-            row = _read(line)
+            row = records.parsed(line)
             self._time = max(self._time, records.time_of(row) or "")
             self._row = (row, self._time)
         return (self._row[1], self.origin, self.index)
@@ -108,7 +111,10 @@ class Reader:
         heads = await meta.heads(session_id, logs=[log])
         at = cursor or {}
         return cls(
-            [Stream(meta, session_id, origin, log, at.get(origin, 0), head) for (origin, _), head in heads.items()]
+            [
+                Stream(meta, session_id, origin, log, at.get(origin, 0), head, alone=len(heads) == 1)
+                for (origin, _), head in heads.items()
+            ]
         )
 
     @property
@@ -154,19 +160,6 @@ class Reader:
 
     async def has_more(self) -> bool:
         return (await self._next())[0] is not None
-
-
-def _read(line: bytes) -> dict[str, Any]:
-    """A row whose floats are all finite: what 0.2.x wrote as bare ``NaN`` is listed as ours is."""
-    row = jsons.loads(line) if line else {}
-    if "nonfinite" not in row and (b"NaN" in line or b"Infinity" in line):
-        found: list[str] = []
-        for part in ("data", "metadata"):
-            if isinstance(row.get(part), dict):
-                row[part] = {key: jsons.plain_value(value, key, found) for key, value in row[part].items()}
-        if found:
-            row["nonfinite"] = found
-    return row
 
 
 def cursor_of(positions: Positions) -> str:

@@ -7,6 +7,7 @@ nothing that is stored has to be read again for it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -109,8 +110,15 @@ class Wrong:
     why: str
 
 
+# What lines may hold and no answer can: bare NaN and Infinity (0.2.x wrote them), numbers that no float holds, half of a
+# surrogate pair.
+_UNSPEAKABLE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}|\\u[dD][89a-fA-F]")
+_LISTED_OF = ("data", "metadata", "set")
+
+
 def parsed(line: bytes) -> dict[str, Any]:
-    """A record. Raises :class:`ValueError` that says why it is none."""
+    """A record, such as can be answered: what is not finite is listed as in ours, half a surrogate pair is U+FFFD.
+    Raises :class:`ValueError` that says why it is none."""
     if len(line) > RECORD_BYTES:
         raise ValueError(f"it is larger than {RECORD_BYTES} bytes (RECORD_BYTES)")
     if b"\n" in line:
@@ -121,14 +129,45 @@ def parsed(line: bytes) -> dict[str, Any]:
         raise ValueError("it is no JSON") from None
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
-    return row
+    return _speakable(row) if _UNSPEAKABLE.search(line) else row
+
+
+def _speakable(row: dict[str, Any]) -> dict[str, Any]:
+    listed = row.get("nonfinite")
+    nonfinite = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
+    known = len(nonfinite)
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if key in _LISTED_OF and isinstance(value, dict):
+            found[key] = {_text(inner): _value(each, inner, nonfinite) for inner, each in value.items()}
+        else:
+            found[_text(key)] = _value(value, key, [])
+    if len(nonfinite) > known:
+        found["nonfinite"] = nonfinite
+    return found
+
+
+def _value(value: Any, name: str, nonfinite: list[str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return jsons.plain_value(value, _text(name), nonfinite)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return {_text(key): _value(inner, f"{name}.{key}", nonfinite) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_value(inner, f"{name}.{index}", nonfinite) for index, inner in enumerate(value)]
+    return value
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def time_of(row: dict[str, Any]) -> str | None:
     """When a record was made, as it says itself."""
     for key in _TIMES:
         found = row.get(key)
-        if isinstance(found, str) and len(found) <= _TIME_CHARACTERS_MAX:
+        if isinstance(found, str) and 0 < len(found) <= _TIME_CHARACTERS_MAX:
             return found
     return None
 
@@ -151,6 +190,8 @@ def _check(lines: list[bytes], data: bytes) -> list[str]:
     :class:`ValueError` when one may be wrong; then :func:`parsed` has the last word."""
     if max(map(len, lines)) >= _SHALLOW_BYTES:
         return [time_of(parsed(line)) or "" for line in lines]
+    if data.count(b"\n") >= len(lines):  # it would be two lines; between tokens JSON has newlines
+        raise ValueError
     data.decode()  # msgspec passes over what it does not need, and over what is no UTF-8 in it
     found = [_times_in(line) for line in lines]
     times = [each.createdAt or each.timestamp or each.time or "" for each in found]

@@ -57,7 +57,7 @@ def joined(summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         if values:
             found[field] = max(values, key=lambda each: each[:2])[2]
     sessions = [summary.get("session") or {} for summary in summaries.values()]
-    states = {each.get("state") for each in sessions}
+    states = [each.get("state") for each in sessions]
     found["state"] = next((state for state in _STATES if state in states), None)
     found["write_protected"] = any(bool(each.get("write_protected")) for each in sessions)
     for key, choose in (("created_at", min), ("started_at", min), ("updated_at", max), ("ended_at", max)):

@@ -14,8 +14,9 @@ async def health(call: Call) -> Response:
 
 
 async def show_metrics(call: Call) -> Response:
-    # Nobody but this machine reaches a server on loopback, and Prometheus there has no token.
-    if not call.server.loopback:
+    # Nobody but this machine reaches a server on loopback, and Prometheus there has no token. One that goes by another
+    # name, too, is most likely reached through a proxy.
+    if not call.server.loopback or call.server.allow_hosts:
         await who(call.server.auth, call.request)
     return Response(call.server.metrics.text(), media_type=metrics.TYPE)
 

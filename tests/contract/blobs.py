@@ -22,9 +22,25 @@ LARGE = bytes(range(251)) * 20_001  # 5 MB, and no two places of it alike for lo
 ONE_PAGE = 1000  # of a listing of S3
 
 OWNERS = ("alice", "ALICE", "alice ", "a.b", ".hidden", "-", "~", "a/b", "a%2Fb", "a%b", "100%", "a+b", "a b?c#d&e=f")
-OWNERS += ('"', "'", "\\", "[x]*?", "$HOME", "a:b", "a\nb", "ü", "日本", "👩‍🔬", "ab" * 127)
+OWNERS += ('"', "'", "[x]*?", "$HOME", "a:b", "ü", "日本", "👩‍🔬", "ab" * 127)
 
-ELSEWHERE = ("", "a", "a/", "/a", "a/b/c", "/a/b", "a/b/", "../a", "a/..", "./a", "a/.", "a/\0", ".dreamlake/incoming")
+ELSEWHERE = (
+    "",
+    "a",
+    "a/",
+    "/a",
+    "a/b/c",
+    "/a/b",
+    "a/b/",
+    "../a",
+    "a/..",
+    "./a",
+    "a/.",
+    "a/\0",
+    "a\n/b",
+    "\x7f/b",
+    ".dreamlake/incoming",
+)
 
 
 async def chunks(data: bytes, size: int = CHUNK_BYTES) -> AsyncIterator[bytes]:
@@ -55,6 +71,8 @@ async def together(*work: Awaitable[object]) -> list[object]:
 
 
 class BlobsSuite:
+    racers = 20
+
     def test_it_says_what_it_is_and_can_be_written(self, run: Run, blobs: Blobs) -> None:
         assert blobs.kind in ("memory", "folder", "s3")
         assert blobs.direct == (blobs.kind == "s3")
@@ -246,10 +264,12 @@ class BlobsSuite:
 
     def test_dropped_while_it_is_put(self, run: Run, blobs: Blobs) -> None:
         async def both() -> None:
-            await together(*(put(blobs, b"x", number) for number in range(20)), *(blobs.drop(KEY) for _ in range(20)))
+            await together(
+                *(put(blobs, b"x", number) for number in range(self.racers)),
+                *(blobs.drop(KEY) for _ in range(self.racers)),
+            )
 
-        for _ in range(5):
-            run(both())
+        run(both())
         run(blobs.drop(KEY))
         assert run(blobs.parts(KEY)) == {}
 

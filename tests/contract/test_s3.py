@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from dreamlake_server import limits
 from dreamlake_server.blobs import Incomplete, OwnedBlobs, Wanted
 from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores import s3 as module
@@ -20,14 +21,14 @@ from dreamlake_server.stores.memory import MemoryMeta
 from dreamlake_server.stores.meta import Blob
 from dreamlake_server.stores.s3 import S3Blobs
 from tests import scripts
-from tests.contract.blobs import KEY, LARGE, BlobsSuite, put, read
+from tests.contract.blobs import KEY, LARGE, BlobsSuite, chunks, put, read
 from tests.contract.conftest import Run
 from tests.services.seaweed import S3
 
 pytest_plugins = ["tests.services.fixtures"]
 pytestmark = pytest.mark.services
 
-# Puts one part of 256 MiB that is made as it goes and reads it back; prints by how many KiB the process grew.
+# Puts one part of 128 MiB that is made as it goes and reads it back; prints by how many KiB the process grew.
 ONE_LARGE_PART = """
     import asyncio, re, sys
     from pathlib import Path
@@ -45,8 +46,8 @@ ONE_LARGE_PART = """
         blobs = S3Blobs(place, endpoint=endpoint, access_key=access_key, secret_key=secret_key)
         await blobs.open()
         await blobs.put("alice/a", 1, 4 << 20, made(4))
-        before, size = peak(), 256 << 20
-        await blobs.put("alice/b", 1, size, made(256))
+        before, size = peak(), 128 << 20
+        await blobs.put("alice/b", 1, size, made(128))
         async for chunk in blobs.read("alice/b", 1, 0, size):
             size -= len(chunk)
         assert size == 0
@@ -56,14 +57,13 @@ ONE_LARGE_PART = """
 
     asyncio.run(main())
 """
-GROWTH_KIB_MAX = 48 << 10
+GROWTH_KIB_MAX = 32 << 10
 
 
 @pytest.fixture
 def place(s3: S3) -> str:
-    bucket = f"test-{uuid.uuid4().hex}"
-    s3.make_bucket(bucket)
-    return f"s3://{bucket}/some/prefix"
+    s3.make_bucket("blobs")
+    return f"s3://blobs/{uuid.uuid4().hex}/prefix"
 
 
 def blobs_at(place: str, s3: S3) -> S3Blobs:
@@ -85,19 +85,20 @@ def client() -> Iterator[httpx.Client]:
 
 
 class TestS3Blobs(BlobsSuite):
-    pass
+    racers = 4  # SeaweedFS takes up to a second for each
 
 
 def test_where_a_part_lies(run: Run, s3: S3, place: str, blobs: S3Blobs) -> None:
     run(put(blobs, b"small", 1))
     run(put(blobs, LARGE, 2))
-    bucket = place.removeprefix("s3://").partition("/")[0]
-    assert s3.request("GET", f"/{bucket}/some/prefix/{KEY}/00001") == b"small"
-    assert s3.request("GET", f"/{bucket}/some/prefix/{KEY}/00002") == LARGE
+    path = place.removeprefix("s3:/")
+    assert s3.request("GET", f"{path}/{KEY}/00001") == b"small"
+    assert s3.request("GET", f"{path}/{KEY}/00002") == LARGE
 
 
 def test_a_bucket_without_a_prefix_and_prefixes_apart(run: Run, s3: S3, place: str, blobs: S3Blobs) -> None:
-    whole, other = blobs_at(place.removesuffix("/some/prefix"), s3), blobs_at(place + "2", s3)
+    s3.make_bucket("whole")
+    whole, other = blobs_at("s3://whole", s3), blobs_at(place + "2", s3)
     run(whole.open())
     run(other.open())
     run(put(blobs, b"x"))
@@ -105,6 +106,7 @@ def test_a_bucket_without_a_prefix_and_prefixes_apart(run: Run, s3: S3, place: s
     run(put(whole, b"whole"))
     assert run(blobs.parts(KEY)) == {1: 1}
     assert run(read(whole, 1, 0, 5)) == b"whole"
+    run(whole.drop(KEY))
 
 
 def test_what_is_put_through_the_server_is_held_in_pieces_only(s3: S3, place: str) -> None:
@@ -165,14 +167,38 @@ def test_a_direct_upload_and_a_part_of_a_wrong_size(run: Run, blobs: S3Blobs, cl
     assert client.get(url).content == LARGE
 
 
+def test_urls_are_handed_out_a_few_at_a_time(
+    run: Run, blobs: S3Blobs, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PART_BYTES", 1000)
+    monkeypatch.setattr(limits, "URLS", 3)
+    owned, data = OwnedBlobs(MemoryMeta(), blobs, lambda: "2026-01-01T00:00:00Z"), LARGE[:7500]
+    asked = ("alice", hashlib.sha256(data).hexdigest(), len(data))
+    run(owned.put_part(*asked, 2, chunks(data[1000:2000])))
+    handed: list[list[int]] = []
+    while (wanted := run(owned.begin(*asked))).missing:
+        handed.append(list(wanted.urls))
+        for number, url in wanted.urls.items():
+            assert client.put(url, content=data[(number - 1) * 1000 :][:1000]).status_code == 200
+    assert handed == [[1, 3, 4], [5, 6, 7], [8]]
+    run(owned.complete(*asked))
+    assert (
+        b"".join(
+            [client.get(url).content for first in (1, 4, 7) for url in run(owned.urls(*asked[:2], first)).values()]
+        )
+        == data
+    )
+    assert [list(run(owned.urls(*asked[:2], first))) for first in (-5, 0, 8, 9)] == [[1, 2, 3], [1, 2, 3], [8], []]
+
+
 # ── what does not go well ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_server_that_dies_and_comes_back(run: Run, s3: S3, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REQUEST_SECONDS", 2)
     run(put(blobs, LARGE, 1))
     run(put(blobs, b"small", 2))
     s3.kill()
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.5)
     try:
         for call in (
             lambda: put(blobs, b"x", 3),
@@ -192,6 +218,7 @@ def test_a_server_that_dies_and_comes_back(run: Run, s3: S3, blobs: S3Blobs, mon
         assert run(blobs.url("GET", KEY, 1, 60)).startswith(s3.endpoint)  # nobody need be asked for that
     finally:
         s3.start()
+        monkeypatch.undo()
     assert run(blobs.parts(KEY)) == {1: len(LARGE), 2: 5}
     assert run(read(blobs, 1, 0, len(LARGE))) == LARGE
     run(put(blobs, b"x", 3))
@@ -219,7 +246,7 @@ def test_a_server_that_does_not_answer(
         lambda: read(blobs, 1, 0, 10),
         lambda: blobs.drop(KEY),
     ):
-        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.5 s"):
+        with pytest.raises(StoreUnavailable):
             run(asyncio.wait_for(call(), 5))
 
 
@@ -238,7 +265,7 @@ def test_credentials_are_never_told(run: Run, s3: S3, place: str, wrong: str, mo
         told.append(raised.value)
     for error in told:
         assert error.__cause__ is None
-        assert error.__suppress_context__
+        assert error.__context__ is None or error.__suppress_context__
         for secret in (access_key, secret_key, "Signature="):
             assert secret not in f"{error!r} {blobs!r} {blobs}"
 

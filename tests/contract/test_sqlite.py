@@ -22,7 +22,7 @@ from dreamlake_server.stores.meta import Head
 from dreamlake_server.stores.sqlite import SqliteMeta
 from dreamlake_server.stores.sqlite_tokens import SqliteTokens
 from tests.contract.conftest import Run
-from tests.contract.logs import LOSS, ONE, S1, THEN, append, chain, together
+from tests.contract.logs import LOSS, ONE, S1, S2, THEN, append, chain, together
 from tests.contract.meta import MetaSuite, bytes_of
 from tests.contract.tokens import FIRST, TokensSuite
 
@@ -58,6 +58,7 @@ class TestSqliteTokens(TokensSuite):
 
 # ── what is SQLite's own ──────────────────────────────────────────────────────────────────────────────────────────────
 
+TABLES = ("sessions", "origins", "logs", "segments", "uses")
 STORES = pytest.mark.parametrize(
     ("Store", "name"), [(SqliteMeta, "meta.db"), (SqliteTokens, "tokens.db")], ids=["meta", "tokens"]
 )
@@ -285,6 +286,28 @@ def test_a_full_disk_keeps_nothing_and_is_forgotten_when_there_is_room(run: Run,
     connection.execute("PRAGMA max_page_count = 1000000").fetchone()
     assert run(meta.append(S1, ONE, [large]))
     assert run(meta.heads(S1)) == {(ONE, each.log): each.after for each in (small, large)}
+
+
+def test_a_purge_that_was_broken_off_is_never_taken_back(run: Run, meta: SqliteMeta) -> None:
+    writer = meta._file._connection
+    whole = append(LOSS, Head(), *(b"%d" % number for number in range(200)))
+    assert run(meta.append(S1, ONE, [whole], blobs=["a" * 64]))
+    assert run(meta.mark_deleted("alice", S1, "2026"))
+    writer.execute(
+        "CREATE TRIGGER broken BEFORE DELETE ON segments WHEN old.first = 150 BEGIN SELECT RAISE(ABORT, 'broken off'); END"
+    )
+    with pytest.raises(StoreUnavailable, match="broken off"):
+        run(meta.purge_session("alice", S1))
+    left = run(meta.segments(S1, ONE, LOSS, 0, 1000))
+    assert 50 <= len(left) < 200  # other writes came in between
+    assert run(meta.mark_deleted("alice", S1, None)) is False
+    assert run(meta.append(S1, ONE, [append(LOSS, whole.after, b"row\n")])) is False
+    assert run(meta.make_session("alice", "work", "run", S2, THEN)).deleted == "2026"
+    assert [each.id for each in run(meta.deleted_sessions("2027", 10))] == [S1]
+    writer.execute("DROP TRIGGER broken")
+    run(meta.purge_session("alice", S1))
+    assert run(meta.deleted_sessions("2027", 10)) == []
+    assert [writer.execute(f"SELECT count(*) FROM {table}").fetchone() for table in TABLES] == [(0,)] * len(TABLES)
 
 
 # ── other processes ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dreamlake_server import limits
 from dreamlake_server.api import ROUTES
 from dreamlake_server.app import Server, make_app
 from dreamlake_server.auth import Auth, ByToken, new_token
@@ -34,6 +35,15 @@ Serve = Callable[..., "Served"]
 HERE = "http://127.0.0.1:3000"
 REQUEST_SECONDS = 20
 END_SECONDS = 20
+
+# `dreamlake`, with a stop that does not take a test ten seconds.
+_START = """
+import sys
+from dreamlake.cli import main
+from dreamlake_server import limits
+limits.STOP_SECONDS = int(sys.argv.pop(1))
+main()
+"""
 
 __all__ = ["run"]
 
@@ -126,14 +136,10 @@ class Served:
         return self.process.wait(END_SECONDS)
 
 
-def server_command(*args: object) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "dreamlake.cli", "server", *map(str, args)]
-
-
 def said(*args: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``dreamlake server …`` to its end."""
     return subprocess.run(
-        server_command(*args),
+        [sys.executable, "-W", "error", "-m", "dreamlake.cli", "server", *map(str, args)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -168,12 +174,18 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             sys.stderr.write(complaints)
             assert "Traceback" not in complaints
 
-        def serve(*args: object, data: Path = tmp_path / "data", cafile: Path | None = None) -> Served:
+        def serve(
+            *args: object,
+            data: Path = tmp_path / "data",
+            cafile: Path | None = None,
+            stop_seconds: int = limits.STOP_SECONDS,
+        ) -> Served:
             number = next(numbers)
+            program = [sys.executable, "-W", "error", "-c", _START, str(stop_seconds)]
             out, err = tmp_path / f"out-{number}", tmp_path / f"err-{number}"
             with out.open("wb") as stdout, err.open("wb") as stderr:
                 process = subprocess.Popen(
-                    server_command("start", "--port", 0, "--data", data, *args),
+                    [*program, "server", "start", "--port", "0", "--data", str(data), *map(str, args)],
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
                     stderr=stderr,

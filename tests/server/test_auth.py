@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from dreamlake_server import limits
+from dreamlake_server.api import ROUTES as ALL
 from dreamlake_server.app import Server
-from dreamlake_server.auth import ByToken, ByWord, Caller, check_user, new_token
+from dreamlake_server.auth import ByToken, ByWord, check_user, new_token
 from dreamlake_server.failures import Failures
 from dreamlake_server.problem import Problem
 from dreamlake_server.route import Call, Route
@@ -197,14 +198,8 @@ def test_by_word_a_deep_token_is_no_trouble(run: Run) -> None:
 
 
 def test_public_routes_ask_for_no_token_and_no_others(run: Run, client: httpx.AsyncClient) -> None:
-    from dreamlake_server.api import ROUTES as ALL
-
     assert [route.path for route in ALL if route.public] == ["/health", "/metrics", "/openapi.json", "/docs"]
     for route in ALL:
         path = route.path.replace(":path", "").replace("{", "").replace("}", "")
         answer = run(client.request(route.method, path))
         assert answer.status_code == (200 if route.public else 401), route
-
-
-def test_callers_are_equal_by_what_they_are() -> None:
-    assert Caller("alice") == Caller("alice", False) != Caller("alice", True)

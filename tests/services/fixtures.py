@@ -1,8 +1,8 @@
 """The servers as fixtures: at most one of each for a worker, started when a test first asks for it.
 
-A test file that needs one says ``pytest_plugins = ["tests.services.fixtures"]`` (an import would make it a server of
-its own), marks itself with ``services``, and takes a database or a bucket of its own. A test that kills a server starts it
-again.
+A test file that needs one says ``pytest_plugins = ["tests.services.fixtures"]`` (what it imports would be a server of
+its own), marks itself with ``services``, and takes a database or a bucket of its own. A test that kills a server starts
+one of its own: a MongoDB in which many databases were made needs half a minute to recover.
 """
 
 from __future__ import annotations

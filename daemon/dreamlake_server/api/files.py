@@ -144,10 +144,9 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
         found = jsons.loads(text)
         if not isinstance(found, dict):
             raise ValueError("it is no object")
-        nonfinite: list[str] = []
-        return {key: jsons.plain_value(value, key, nonfinite) for key, value in found.items()}
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise bad(f"metadata is no JSON object: {error}") from None
+    return here.plain(found)[0]
 
 
 async def _write(call: Call, session: Session, row: dict[str, Any]) -> None:
@@ -155,8 +154,6 @@ async def _write(call: Call, session: Session, row: dict[str, Any]) -> None:
         await here.write(call.server.meta, session, [FILES_LOG], lambda _heads: {FILES_LOG: [row]})
     except SessionGone as error:
         raise gone(error) from None
-    except ValueError as error:
-        raise bad(f"this cannot be stored: {error}") from None
 
 
 async def _the_file(call: Call) -> tuple[Session, dict[str, Any]]:
@@ -191,7 +188,7 @@ async def change(call: Call) -> FileAnswer:
     refuse_protected(session)
     given: FileChange = call.body
     said = {key: getattr(given, key) for key in ("description", "tags", "metadata")}
-    said = {key: value for key, value in said.items() if value is not UNSET}
+    said, _ = here.plain({key: value for key, value in said.items() if value is not UNSET})
     if said:
         await _write(call, session, {"op": "change", "time": call.server.now(), "id": call.path["fid"], "set": said})
     return await show(call)

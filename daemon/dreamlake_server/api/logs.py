@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from dreamlake.wire import jsons
 from dreamlake.wire.state import LOGS_LOG
 from dreamlake.wire.times import time_ns, time_text
 from dreamlake_server import here
@@ -94,8 +93,7 @@ def _line(given: NewLine, now: str) -> dict[str, Any]:
     time = now if given.timestamp is None else _time("timestamp", given.timestamp)
     line: dict[str, Any] = {"timestamp": time, "level": level, "message": given.message}
     if given.metadata:
-        nonfinite: list[str] = []
-        line["metadata"] = {key: jsons.plain_value(value, key, nonfinite) for key, value in given.metadata.items()}
+        line["metadata"], nonfinite = here.plain(given.metadata)
         if nonfinite:
             line["nonfinite"] = nonfinite
     return line

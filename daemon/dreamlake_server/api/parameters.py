@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from dreamlake.wire import jsons
 from dreamlake.wire.state import PARAMETERS_LOG
 from dreamlake_server import here
 from dreamlake_server.api.sessions import gone, refuse_protected, the_session
-from dreamlake_server.problem import bad, not_found
+from dreamlake_server.problem import not_found
 from dreamlake_server.push import SessionGone
 from dreamlake_server.route import Call
 
@@ -36,11 +35,7 @@ async def put(call: Call) -> Parameters:
     refuse_protected(session)
     given: NewParameters = call.body
     if given.data:
-        nonfinite: list[str] = []
-        try:
-            values = {key: jsons.plain_value(value, key, nonfinite) for key, value in given.data.items()}
-        except TypeError as error:
-            raise bad(str(error)) from None
+        values, nonfinite = here.plain(given.data, "parameter")
         row: dict[str, Any] = {"op": "set", "time": call.server.now(), "set": values}
         if nonfinite:
             row["nonfinite"] = nonfinite

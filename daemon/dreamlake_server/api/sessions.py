@@ -159,7 +159,8 @@ async def made(call: Call, workspace: str, name: str) -> Session:
 async def make(call: Call) -> MadeSession:
     given: NewSession = call.body
     session = await made(call, call.path["workspace"], given.name)
-    fields = {key: getattr(given, key) for key in summary.FIELDS if getattr(given, key) is not None}
+    said = {key: getattr(given, key) for key in summary.FIELDS}
+    fields, _ = here.plain({key: value for key, value in said.items() if value is not None})
     is_new = here.origin_of(session) not in session.origins
     if fields or given.write_protected or is_new:
         await _describe(call, session, fields, given.write_protected)

@@ -123,7 +123,7 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
         raise bad(str(error)) from None
     time = call.server.now()
     said = {"description": given.description, "tags": given.tags, "metadata": given.metadata}
-    said = {key: value for key, value in said.items() if value is not None}
+    said, _ = here.plain({key: value for key, value in said.items() if value is not None})
     known = (await call.server.projections.of(session.id)).tracks.get(name)
 
     def rows(heads: Mapping[str, Head]) -> dict[str, list[dict[str, Any]]]:
@@ -148,8 +148,6 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
         before = await here.write(call.server.meta, session, [log, TRACKS_LOG], rows)
     except SessionGone as error:
         raise gone(error) from None
-    except ValueError as error:
-        raise bad(f"a point cannot be stored: {error}") from None
     return session, before[log].count, before[log].count + len(points)
 
 

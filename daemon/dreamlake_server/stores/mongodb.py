@@ -86,9 +86,9 @@ class MongoMeta:
 
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def make_session(self, owner: str, workspace: str, name: str, id: str, created: str) -> Session:  # noqa: A002
+    async def make_session(self, owner: str, workspace: str, name: str, session_id: str, created: str) -> Session:
         which = {"owner": owner, "workspace": workspace, "name": name, **LIVE}
-        made = {"$setOnInsert": {"_id": id, "created": created, "deleted": None}}
+        made = {"$setOnInsert": {"_id": session_id, "created": created, "deleted": None}}
 
         async def upsert() -> Document:
             found = await self._sessions.find_one_and_update(
@@ -103,8 +103,8 @@ class MongoMeta:
     async def find_session(self, owner: str, workspace: str, name: str) -> Session | None:
         return await self._one({"owner": owner, "workspace": workspace, "name": name, **LIVE})
 
-    async def session(self, owner: str, id: str) -> Session | None:  # noqa: A002
-        return await self._one({"_id": id, "owner": owner, **LIVE})
+    async def session(self, owner: str, session_id: str) -> Session | None:
+        return await self._one({"_id": session_id, "owner": owner, **LIVE})
 
     async def sessions(
         self, owner: str, workspace: str | None, after: tuple[str, str] | None, limit: int
@@ -122,9 +122,11 @@ class MongoMeta:
             found = await self._sessions.find(which).sort(newest_first).limit(limit).to_list()
             return await self._with_origins(found)
 
-    async def mark_deleted(self, owner: str, id: str, when: str | None) -> bool:  # noqa: A002
+    async def mark_deleted(self, owner: str, session_id: str, when: str | None) -> bool:
         with asked():
-            done = await self._sessions.update_one({"_id": id, "owner": owner, **LIVE}, {"$set": {"deleted": when}})
+            done = await self._sessions.update_one(
+                {"_id": session_id, "owner": owner, **LIVE}, {"$set": {"deleted": when}}
+            )
         return done.matched_count == 1
 
     async def deleted_sessions(self, before: str, limit: int) -> list[Session]:
@@ -133,19 +135,19 @@ class MongoMeta:
             found = await self._sessions.find({"deleted": {"$lt": before}}).sort(oldest_first).limit(limit).to_list()
             return await self._with_origins(found)
 
-    async def purge_session(self, owner: str, id: str) -> None:  # noqa: A002
+    async def purge_session(self, owner: str, session_id: str) -> None:
         with asked():
             # From here on nobody can take the deletion back; a purge that died is one that begins anew.
             purging = await self._sessions.update_one(
-                {"_id": id, "owner": owner, "deleted": {"$ne": None}}, {"$set": {"purging": True}}
+                {"_id": session_id, "owner": owner, "deleted": {"$ne": None}}, {"$set": {"purging": True}}
             )
         if not purging.matched_count:
             return
         for name in PURGED:
-            while await self._purge_some(self._connection.collection(name), id):
+            while await self._purge_some(self._connection.collection(name), session_id):
                 pass
         with asked():
-            await self._sessions.delete_one({"_id": id, "purging": True})
+            await self._sessions.delete_one({"_id": session_id, "purging": True})
 
     async def _purge_some(self, collection: Collection, session_id: str) -> bool:
         """Delete a bounded number of documents; False when there were none."""

@@ -6,11 +6,12 @@ that loses acknowledged documents when a server is killed. Whatever the URI says
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
-import pymongo
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -30,8 +31,9 @@ Document = dict[str, Any]
 Collection = AsyncCollection[Document]
 Answer = TypeVar("Answer")
 
-CALL_SECONDS = 30  # of one call, its retries included; half of what MongoDB lets a transaction live
 FIND_SECONDS = 5  # until a server that can be written is found
+COMMAND_SECONDS = 30  # until it has answered one command; the largest, an append to 20,000 logs, takes 9
+TRANSACTION_SECONDS = 45  # its retries included; MongoDB itself ends one after 60
 PING_SECONDS = 5
 REASON_CHARACTERS = 300
 TRANSACTION_TOO_LARGE = 388  # MongoDB's TransactionTooLargeForCache: for more than about a tenth of its cache
@@ -52,7 +54,11 @@ class Connection:
     async def open(self) -> None:
         try:
             self._client = AsyncMongoClient(
-                self._uri, serverSelectionTimeoutMS=FIND_SECONDS * 1000, appname="dreamlake-server"
+                self._uri,
+                appname="dreamlake-server",
+                serverSelectionTimeoutMS=int(FIND_SECONDS * 1000),
+                connectTimeoutMS=int(FIND_SECONDS * 1000),
+                socketTimeoutMS=int(COMMAND_SECONDS * 1000),
             )
         except (InvalidURI, ValueError):
             # Their words quote the URI, and what they take for a port may be half of a password.
@@ -74,8 +80,8 @@ class Connection:
             await client.close()
 
     async def ping(self) -> None:
-        with asked(PING_SECONDS):
-            hello = await self.client.admin.command("hello")
+        with asked():
+            hello = await asyncio.wait_for(self.client.admin.command("hello"), PING_SECONDS)
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StoreUnavailable(NO_SET)
         if not hello["isWritablePrimary"]:
@@ -96,8 +102,8 @@ class Connection:
         return database[name]
 
     async def transaction(self, attempt: Callable[[AsyncClientSession], Awaitable[bool]]) -> bool:
-        """Run ``attempt``, again when MongoDB says so, and commit what it wrote; nothing of it is kept when it says
-        False. True: committed, once.
+        """Run ``attempt``, again when MongoDB says so, and commit what it wrote. True: committed, once. ``attempt`` says
+        False before it writes anything; what made it say so is seen by whoever reads afterwards.
 
         A commit of which no answer came may have been done. It is asked for again until there is an answer; if that is
         "no such transaction", there is a new attempt. Should that one say False, it may be our own commit that it has
@@ -114,27 +120,33 @@ class Connection:
             except ServerSelectionTimeoutError as error:
                 # FIND_SECONDS are over. To MongoDB's driver this is one more reason to begin anew.
                 raise unavailable(error) from error
-            await session.abort_transaction()
+            # What it has seen may not be on a majority yet: then whoever asks after this would not see it, and would try
+            # the same again. A commit waits for that, also one of nothing.
+            await session.commit_transaction()
             if committing:
                 raise StoreUnavailable("MongoDB did not say whether it has committed; ask again what is there")
             return False
 
-        with asked():
+        async def all_of_it() -> bool:
             async with self.client.start_session() as session:
                 done: bool = await session.with_transaction(
                     once, ReadConcern("snapshot"), ON_STABLE_STORAGE, ReadPreference.PRIMARY
                 )
                 return done
 
+        with asked():
+            return await asyncio.wait_for(all_of_it(), TRANSACTION_SECONDS)
+
 
 @contextlib.contextmanager
-def asked(seconds: float = CALL_SECONDS) -> Iterator[None]:
-    """Around every use of the client: bounded, and its errors are ours."""
+def asked() -> Iterator[None]:
+    """Around every use of the client: its errors are ours."""
     try:
-        with pymongo.timeout(seconds):
-            yield
+        yield
     except PyMongoError as error:
         raise unavailable(error) from error
+    except asyncio.TimeoutError:
+        raise StoreUnavailable("MongoDB did not answer in time") from None
 
 
 def unavailable(error: PyMongoError) -> StoreUnavailable:
@@ -146,7 +158,7 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
             "MongoDB's cache is too small for so much at once: give it more memory (storage.wiredTiger.engineConfig."
             "cacheSizeGB), or send less in one request"
         )
-    why = str(details.get("errmsg") or error).partition(", Timeout: ")[0][:REASON_CHARACTERS]
+    why = re.split(r", Timeout: | \(configured timeouts: ", str(details.get("errmsg") or error))[0][:REASON_CHARACTERS]
     return StoreUnavailable(f"MongoDB cannot be used just now: {why} ({type(error).__name__})")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.mongodb_connection import Collection, Connection, Document, asked
 from dreamlake_server.stores.tokens import Token
 
@@ -42,12 +41,13 @@ class MongoTokens:
             except DuplicateKeyError:
                 pass
         # It may be this one: added before, but the answer got lost.
-        if await self.find(token.id) != token:
-            raise StoreUnavailable(f"there is another token with the id {token.id}: try again with a new one")
+        there = await self.find(token.id)
+        if there is None or there.sha256 != token.sha256:
+            raise ValueError(f"there is another token {token.id}: make a new one")
 
-    async def find(self, id: str) -> Token | None:  # noqa: A002
+    async def find(self, token_id: str) -> Token | None:
         with asked():
-            found = await self._tokens.find_one({"_id": id})
+            found = await self._tokens.find_one({"_id": token_id})
         return _token(found) if found else None
 
     async def of(self, user: str | None) -> list[Token]:
@@ -55,10 +55,10 @@ class MongoTokens:
         with asked():
             return [_token(each) async for each in self._tokens.find(which).sort([("created", 1), ("_id", 1)])]
 
-    async def revoke(self, id: str, when: str) -> bool:  # noqa: A002
+    async def revoke(self, token_id: str, when: str) -> bool:
         with asked():
-            done = await self._tokens.update_one({"_id": id, "revoked": None}, {"$set": {"revoked": when}})
-        return done.matched_count == 1 or await self.find(id) is not None
+            done = await self._tokens.update_one({"_id": token_id, "revoked": None}, {"$set": {"revoked": when}})
+        return done.matched_count == 1 or await self.find(token_id) is not None
 
 
 def _token(found: Document) -> Token:
