@@ -32,6 +32,7 @@ NAMED_ONLY_IN = {
         f"{SERVER}/stores/mongodb_tokens.py",
     ],
     "obstore": [f"{SERVER}/stores/s3.py"],
+    "httpx": [f"{SERVER}/stores/s3.py"],
     "sqlite3": [f"{SERVER}/stores/sqlite.py", f"{SERVER}/stores/sqlite_file.py", f"{SERVER}/stores/sqlite_tokens.py"],
     "prometheus_client": [f"{SERVER}/metrics.py"],
     "python_multipart": [f"{SERVER}/api/multipart.py"],

@@ -309,13 +309,22 @@ class OwnedBlobs:
 
     # ── forgetting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def forget(self, owner: str, sha256: str) -> None:
-        """Drop a blob, stored or half uploaded; nothing when there is none. A death in between leaves parts that nobody
-        can read, and that this drops when it is asked again."""
+    async def forget(self, owner: str, sha256: str, *, only_of: str | None = None) -> None:
+        """Drop a blob, stored or half uploaded; nothing when there is none. ``only_of``: unless another session than
+        that one refers to it. A death in between leaves parts that nobody can read, and that this drops when it is
+        asked again.
+
+        First it is not stored any more, then it is asked who refers to it: a push writes its reference first and looks
+        for the blob afterwards. So either we hear of the reference, or the push hears that the blob is lacking.
+        """
         key = key_of(owner, _checked(sha256))
         async with self._turn(key):
+            blob = await self._meta.blob(owner, sha256)
             await self._meta.drop_blob(owner, sha256)
-            await self._blobs.drop(key)
+            if only_of is None or sha256 in await self._meta.blobs_only_of(owner, only_of):
+                await self._blobs.drop(key)
+            elif blob is not None:
+                await self._meta.put_blob(blob)
 
 
 def _checked(sha256: str) -> str:

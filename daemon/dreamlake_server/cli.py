@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from dreamlake_server.stores.tokens import Token
 
 # What `pip install dreamlake` alone leaves out.
-_EXTRA = {"backports", "msgspec", "multipart", "obstore", "prometheus_client", "pymongo", "starlette", "uvicorn"}
+_EXTRA = {
+    "backports",
+    "httpx",
+    "msgspec",
+    "multipart",
+    "obstore",
+    "prometheus_client",
+    "pymongo",
+    "starlette",
+    "uvicorn",
+}
 _NOTE_BYTES = 1024
 _HOST = re.compile(r"\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+")
 

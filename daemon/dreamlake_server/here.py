@@ -4,9 +4,11 @@ origin of its own, one for each session, through the same push as everybody else
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from dreamlake.wire import jsons
 from dreamlake_server.limits import RACE_TRIES
@@ -17,6 +19,9 @@ from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.meta import Head, Meta, Session
 
 Row = dict[str, Any]
+
+# By origin. Writers of this process take turns: of many at once some would lose against all others, and give up.
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 def origin_of(session: Session) -> str:
@@ -40,6 +45,18 @@ async def write(
     """Add rows to logs of this origin, all or none; returns where each log stood before. ``rows`` makes them for
     the heads that it is given, and is asked again when another writer was quicker. 400 for a row that is too large."""
     origin = origin_of(session)
+    turn = _turns.setdefault(origin, asyncio.Lock())
+    async with turn:
+        return await _write(meta, session, origin, logs, rows)
+
+
+async def _write(
+    meta: Meta,
+    session: Session,
+    origin: str,
+    logs: Sequence[str],
+    rows: Callable[[Mapping[str, Head]], Mapping[str, list[Row]]],
+) -> dict[str, Head]:
     for _ in range(RACE_TRIES):
         found = await meta.heads(session.id, origin=origin, logs=logs)
         heads = {log: found.get((origin, log), Head()) for log in logs}

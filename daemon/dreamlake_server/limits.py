@@ -7,7 +7,7 @@ UNPACKED_BYTES = 64 << 20  # of a body after decompression
 RECORD_BYTES = 8 << 20  # of one record of a log
 LOGS = 20_000  # named in one push or status
 BLOBS = 10_000  # named in one status
-NAME_BYTES = 1024  # of a workspace, session, track, user
+NAME_BYTES = 1024  # of a track's name and a file's path; a workspace, a session and a user have 255 (wire/names.py)
 PAGE_ROWS = 10_000  # in one answer
 PAGE_ROWS_DEFAULT = 1_000
 SCAN_ROWS = 200_000  # looked at for one page of a search; then the page ends early, with a cursor
@@ -17,6 +17,8 @@ SEGMENT_BYTES = 1 << 20  # of a segment's records, uncompressed, unless one reco
 SEGMENT_ROWS = 10_000
 TAIL_BYTES = 64 << 10  # a last segment below this grows with the next push, so that small pushes make no crumbs
 RACE_TRIES = 20  # of a push that lost against another one for the same log
+APPEND_BYTES = 8 << 20  # in one transaction: MongoDB refuses one that its cache cannot hold
+APPEND_LOGS = 1_000  # in one transaction
 
 PART_BYTES = 32 << 20  # of a blob's parts, unless that makes more than PARTS
 PARTS = 10_000

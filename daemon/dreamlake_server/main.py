@@ -99,7 +99,7 @@ def purge_once(settings: Settings, days: int) -> int:
 
         async def once() -> int:
             async with server.opened():
-                return await purge(server.meta, server.blobs, _before(server, days))
+                return await purge(server.meta, server.owned, _before(server, days))
 
         return _asyncio_run(once)
 
@@ -172,7 +172,7 @@ class _Uvicorn(uvicorn.Server):
 async def _purge_now_and_then(server: Server, days: int) -> None:
     while True:
         try:
-            if purged := await purge(server.meta, server.blobs, _before(server, days)):
+            if purged := await purge(server.meta, server.owned, _before(server, days)):
                 _log.info("purged %d sessions that were deleted more than %d days ago", purged, days)
         except StoreUnavailable as error:
             _log.warning("deleted sessions are not purged now: %s", error)

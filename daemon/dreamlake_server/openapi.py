@@ -64,7 +64,7 @@ def _operation(route: Route, of: dict[type[msgspec.Struct], Any], schemas: dict[
         kinds = {kind: {"schema": of[route.body]} for kind in (JSON, MSGPACK[0])}
         found["requestBody"] = {"required": bool(_schema(of[route.body], schemas).get("required")), "content": kinds}
     elif route.streams:
-        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+        found["requestBody"] = {"required": True, "content": {route.streams: {}}}
     done: dict[str, Any] = {"description": "Done"}
     if route.answer is not None:
         done["content"] = {kind: {"schema": of[route.answer]} for kind in (JSON, MSGPACK[0])}

@@ -83,7 +83,7 @@ class Projection:
             return
         version = row.get("version")
         is_count = isinstance(version, int) and 0 <= version <= _SETS_MAX
-        self.parameters_sets += version if row.get("op") == "import" and is_count else 1
+        self.parameters_sets += int(version or 0) if row.get("op") == "import" and is_count else 1
         time = _time(stamp, row)
         self.parameters_created = _first(self.parameters_created, time)
         self.parameters_updated = max(self.parameters_updated or time, time)

@@ -8,9 +8,11 @@ that it continues what came in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from dreamlake.wire.state import FILES_LOG, SESSION_LOG
 from dreamlake_server import records
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 # Rows are parsed on a thread when they are more than this: others have their turn meanwhile.
 _THREAD_BYTES = 64 << 10
 _SEGMENTS_AT_ONCE = 8
+_RACE_SECONDS = 0.02  # that one who lost waits at most, longer each time, by chance
+
+# Pushes of one origin at this server take turns: against each other they would lose without need.
+_turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
 
 class SessionGone(Exception):
@@ -60,21 +66,41 @@ async def push(
     Raises :class:`SessionGone`, and :class:`~dreamlake_server.stores.StoreUnavailable`: then nothing is known, and the
     same push may come again.
     """
-    for _ in range(RACE_TRIES):
-        heads = await meta.heads(session.id, origin=origin, logs=list(batches))
-        plan = _Plan()
-        for log, batch in batches.items():
-            await _consider(meta, session, origin, log, batch, heads.get((origin, log), Head()), plan)
-        if not plan.appends or (whole and any(each.problem for each in plan.logs.values())):
-            return plan.logs
-        summary = await _summary(meta, session, origin, plan)
-        blobs = checksums(plan.rows.get(FILES_LOG, []))
-        if await meta.append(session.id, origin, plan.appends, summary=summary, blobs=blobs):
-            return plan.logs
-        found = await meta.session(session.owner, session.id)
-        if found is None or found.deleted is not None:
-            raise SessionGone(f"session {session.workspace}/{session.name} was deleted")
+    async with _turns.setdefault((session.id, origin), asyncio.Lock()):
+        for attempt in range(RACE_TRIES):
+            heads = await meta.heads(session.id, origin=origin, logs=list(batches))
+            plan = _Plan()
+            for log, batch in batches.items():
+                await _consider(meta, session, origin, log, batch, heads.get((origin, log), Head()), plan)
+            if not plan.appends or (whole and any(each.problem for each in plan.logs.values())):
+                return plan.logs
+            groups = [plan.appends] if whole else records.in_turns(plan.appends)
+            if await _carry_out(meta, session, origin, plan, groups):
+                return plan.logs
+            found = await meta.session(session.owner, session.id)
+            if found is None or found.deleted is not None:
+                raise SessionGone(f"session {session.workspace}/{session.name} was deleted")
+            await asyncio.sleep(_RACE_SECONDS * attempt * random.random())
     raise StoreUnavailable(f"lost against other writers of {session.workspace}/{session.name} {RACE_TRIES} times")
+
+
+async def _carry_out(meta: Meta, session: Session, origin: str, plan: _Plan, groups: Iterable[list[Append]]) -> bool:
+    """A transaction for each group, one after the other; False when another writer was quicker at one of them: what was
+    appended before it is then found to be there."""
+    summary = await _summary(meta, session, origin, plan)
+    blobs = checksums(plan.rows.get(FILES_LOG, []))
+    for appends in groups:
+        logs = {each.log for each in appends}
+        done = await meta.append(
+            session.id,
+            origin,
+            appends,
+            summary=summary if SESSION_LOG in logs else None,
+            blobs=blobs if FILES_LOG in logs else (),
+        )
+        if not done:
+            return False
+    return True
 
 
 async def _consider(meta: Meta, session: Session, origin: str, log: str, batch: Batch, head: Head, plan: _Plan) -> None:

@@ -175,7 +175,7 @@ def at_cursor(text: str) -> Positions:
     try:
         if len(text) > _CURSOR_BYTES_MAX:
             raise ValueError
-        found = jsons.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        found = jsons.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
         if not isinstance(found, dict) or not all(
             isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62 for value in found.values()
         ):

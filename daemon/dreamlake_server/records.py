@@ -17,13 +17,13 @@ from zlib import crc32
 import msgspec
 
 from dreamlake.wire import jsons
-from dreamlake_server.limits import RECORD_BYTES, SEGMENT_BYTES, SEGMENT_ROWS, TAIL_BYTES
+from dreamlake_server.limits import APPEND_BYTES, APPEND_LOGS, RECORD_BYTES, SEGMENT_BYTES, SEGMENT_ROWS, TAIL_BYTES
 from dreamlake_server.stores.meta import Append, Head, Segment
 from dreamlake_server.zstd import pack, unpack
 
 GAP, FORK, TAKE = "gap", "fork", "take"
 
-_MARK = re.compile(r"(0|[1-9][0-9]{0,18})-([0-9a-f]{8})\Z")
+_MARK = re.compile(r"(0|[1-9][0-9]{0,15})-([0-9a-f]{8})\Z")
 _TIME_CHARACTERS_MAX = 40
 _TIMES = ("createdAt", "timestamp", "time")
 
@@ -110,9 +110,9 @@ class Wrong:
     why: str
 
 
-# What lines may hold and no answer can: bare NaN and Infinity (0.2.x wrote them), numbers that no float holds, half of a
-# surrogate pair.
-_UNSPEAKABLE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}|\\u[dD][89a-fA-F]")
+# What lines may hold and no answer can: bare NaN and Infinity (0.2.x wrote them), numbers that no float holds, half a
+# surrogate pair. It also finds some that an answer can hold; those come out of _answerable as they were.
+_UNANSWERABLE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}|\\u[dD][89a-fA-F]")
 _LISTED_OF = ("data", "metadata", "set")
 
 
@@ -129,10 +129,10 @@ def parsed(line: bytes) -> dict[str, Any]:
         raise ValueError("it is no JSON") from None
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
-    return _speakable(row) if _UNSPEAKABLE.search(line) else row
+    return _answerable(row) if _UNANSWERABLE.search(line) else row
 
 
-def _speakable(row: dict[str, Any]) -> dict[str, Any]:
+def _answerable(row: dict[str, Any]) -> dict[str, Any]:
     listed = row.get("nonfinite")
     nonfinite = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
     known = len(nonfinite)
@@ -269,6 +269,39 @@ def _segments(head: Head, lines: list[bytes], times: list[str], last: Segment | 
         )
         mark, time_before = mark.after(data), time_max
         start = end
+
+
+def in_turns(appends: Sequence[Append]) -> Iterator[list[Append]]:
+    """Appends in groups that one transaction can hold; one that is too large by itself becomes several, each of which
+    continues the one before."""
+    group: list[Append] = []
+    size = 0
+    for each in (piece for append in appends for piece in _pieces(append)):
+        length = sum(len(segment.data) for segment in each.segments)
+        if group and (size + length > APPEND_BYTES or len(group) == APPEND_LOGS or group[-1].log == each.log):
+            yield group
+            group, size = [], 0
+        group.append(each)
+        size += length
+    if group:
+        yield group
+
+
+def _pieces(append: Append) -> Iterator[Append]:
+    before, start, size = append.before, 0, 0
+    for end, segment in enumerate(append.segments):
+        size += len(segment.data)
+        if size > APPEND_BYTES and end > start:
+            after = replace(
+                append.after,
+                count=segment.first,
+                size=segment.size_before,
+                checksum=segment.checksum_before,
+                time_max=segment.time_before,
+            )
+            yield Append(append.log, before, after, append.segments[start:end])
+            before, start, size = after, end, len(segment.data)
+    yield Append(append.log, before, append.after, append.segments[start:])
 
 
 def grows(head: Head, batch: Batch) -> bool:

@@ -41,7 +41,7 @@ class Route:
     answer: type[msgspec.Struct] | None = None
     writes: bool = False  # refused to a read-only token
     public: bool = False  # asks for no token
-    streams: bool = False  # the handler reads the body itself, and holds it to limits of its own
+    streams: str = ""  # the media type of a body that the handler reads itself, and holds to limits of its own
     errors: tuple[int, ...] = ()  # statuses it may answer with besides those that follow from the above
 
 
@@ -70,7 +70,10 @@ class Call:
     def answer(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         """``value`` as the caller likes it, where it takes another status than 200 or a header."""
         if wants_msgpack(self.headers.get("accept", "")):
-            return Response(msgspec.msgpack.encode(value), status, headers, MSGPACK[0])
+            try:
+                return Response(msgspec.msgpack.encode(value), status, headers, MSGPACK[0])
+            except OverflowError:  # an integer beyond 64 bits, which JSON can say and msgpack cannot
+                pass
         return Response(msgspec.json.encode(value), status, headers, JSON)
 
 

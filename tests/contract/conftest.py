@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.meta", "tests.contract.logs", "tests.contract.tokens")
+pytest.register_assert_rewrite(*(f"tests.contract.{suite}" for suite in ("blobs", "logs", "meta", "tokens")))
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

@@ -205,6 +205,21 @@ class MetaSuite(LogSuite):
         assert run(meta.session("alice", S1)) == found
         run(meta.purge_session("alice", S2))
 
+    def test_a_purge_that_has_begun_cannot_be_taken_back(self, run: Run, meta: Meta) -> None:
+        run(meta.make_session("alice", "work", "run", S1, THEN))
+        assert run(meta.append(S1, ONE, [append(LOSS, Head(), b"row\n")], blobs=[A]))
+        assert not run(meta.begin_purge("alice", S1)), "it is not deleted"
+        assert run(meta.mark_deleted("alice", S1, THEN))
+        assert not run(meta.begin_purge("bob", S1))
+        assert run(meta.begin_purge("alice", S1))
+        assert run(meta.begin_purge("alice", S1)), "again, after a death"
+        assert not run(meta.mark_deleted("alice", S1, None))
+        assert run(meta.blobs_only_of("alice", S1)) == [A]
+        assert [each.id for each in run(meta.deleted_sessions("9", 10))] == [S1]
+        run(meta.purge_session("alice", S1))
+        assert run(meta.deleted_sessions("9", 10)) == []
+        assert not run(meta.begin_purge("alice", S1))
+
     def test_an_append_that_races_a_deletion_is_whole_or_not_there(
         self, run: Run, meta: Meta, another: Meta | None
     ) -> None:

@@ -62,6 +62,14 @@ class Caller:
     def delete(self, url: str, **what: Any) -> httpx.Response:
         return self.request("DELETE", url, **what)
 
+    def at_once(self, requests: Sequence[tuple[str, str, dict[str, Any]]]) -> list[httpx.Response]:
+        """Requests (method, URL, and what else), all under way together."""
+
+        async def every() -> list[httpx.Response]:
+            return await asyncio.gather(*(self._client.request(method, url, **what) for method, url, what in requests))
+
+        return self._run(every())  # type: ignore[no-any-return]
+
     def session(self, name: str = "run", workspace: str = "project", **what: Any) -> str:
         """Make a session; its id."""
         found = said(self.post(f"/workspaces/{workspace}/sessions", json={"name": name, **what}))

@@ -114,7 +114,7 @@ ROUTES = (
     public("POST", "/echo", echo, body=Said, answer=Said),
     public("POST", "/point", echo, body=Point),
     public("GET", "/ask", ask, query=Asked),
-    public("PUT", "/length", length_of, streams=True),
+    public("PUT", "/length", length_of, streams="application/octet-stream"),
     public("POST", "/made", made),
     public("GET", "/breaks", breaks),
     public("GET", "/unavailable", unavailable),

@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
 LIMITS = {name: value for name, value in vars(limits).items() if name.isupper()}
 
 # How the server stores and repeats what it has taken: nothing is refused for these.
-OUR_OWN = {"SEGMENT_BYTES", "SEGMENT_ROWS", "TAIL_BYTES", "RACE_TRIES"}
+OUR_OWN = {"SEGMENT_BYTES", "SEGMENT_ROWS", "TAIL_BYTES", "RACE_TRIES", "APPEND_BYTES", "APPEND_LOGS"}
 # Told by its name, too, and kept where it is used.
 TOLD = LIMITS | {"FIELD_BYTES": multipart.FIELD_BYTES}
 

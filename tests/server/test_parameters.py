@@ -93,10 +93,15 @@ def test_a_protected_session_takes_none(serving: Serving) -> None:
 
 
 def test_what_a_directory_pushed_and_what_was_set_here_are_one(serving: Serving) -> None:
-    directory = Directory(serving.alice, logs={PARAMETERS_LOG: [
-        b'{"op":"import","time":"2020-01-01T00:00:00.000000Z","set":{"a":1,"b":NaN},"version":4}',
-        b'{"op":"set","time":"2020-01-02T00:00:00.000000Z","set":{"c":[1e999]}}',
-    ]})
+    directory = Directory(
+        serving.alice,
+        logs={
+            PARAMETERS_LOG: [
+                b'{"op":"import","time":"2020-01-01T00:00:00.000000Z","set":{"a":1,"b":NaN},"version":4}',
+                b'{"op":"set","time":"2020-01-02T00:00:00.000000Z","set":{"c":[1e999]}}',
+            ]
+        },
+    )
     session = directory.pushed()
     found = said(serving.alice.get(f"/sessions/{session}/parameters"))
     assert (found["data"], found["version"]) == ({"a": 1, "b": "NaN", "c": ["Infinity"]}, 5)
@@ -104,3 +109,11 @@ def test_what_a_directory_pushed_and_what_was_set_here_are_one(serving: Serving)
     found = said(serving.alice.post(f"/sessions/{session}/parameters", json={"data": {"b": 2}}))
     assert (found["data"], found["nonfinite"]) == ({"a": 1, "b": 2, "c": ["Infinity"]}, ["c.0"])
     assert (found["createdAt"], found["version"]) == ("2020-01-01T00:00:00.000000Z", 6)
+
+
+def test_an_integer_that_msgpack_cannot_hold_is_answered_as_json(serving: Serving) -> None:
+    session = serving.alice.session()
+    path = f"/sessions/{session}/parameters"
+    answer = serving.alice.post(path, json={"data": {"a": 10**30}}, headers={"Accept": "application/msgpack"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()["data"] == {"a": 10**30}

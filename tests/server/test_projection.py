@@ -44,7 +44,9 @@ def record(file_id: str, place: str, checksum: str | None) -> Row:
 def parameters(time: st.SearchStrategy[Any]) -> st.SearchStrategy[Row]:
     values = st.dictionaries(st.sampled_from(["lr", "depth"]), st.sampled_from([1, 2, "NaN"]), min_size=1, max_size=2)
     sets = st.fixed_dictionaries({"op": st.just("set"), "time": time, "set": values})
-    imports = st.fixed_dictionaries({"op": st.just("import"), "time": time, "set": values, "version": st.integers(0, 3)})
+    imports = st.fixed_dictionaries(
+        {"op": st.just("import"), "time": time, "set": values, "version": st.integers(0, 3)}
+    )
     return st.one_of(sets, imports).map(
         lambda row: {**row, "nonfinite": [key for key, value in row["set"].items() if value == "NaN"]}
     )
@@ -109,10 +111,22 @@ def told(projection: Projection) -> Row:
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(histories, st.lists(st.integers(0, 8), max_size=45))
 def test_any_interleaving_gives_the_same(histories: Histories, turns: list[int]) -> None:
     assert told(projected(histories, turns)) == told(projected(histories, []))
+
+
+def new_tracks(rows: list[Row]) -> list[Row]:
+    """As an agent writes them: the first row of a track has its id."""
+    known: set[str] = set()
+    found = []
+    for row in rows:
+        if "trackId" in row:
+            known.add(row["track"])
+        if row["track"] in known:
+            found.append(row)
+    return found
 
 
 def new_files(rows: list[Row]) -> list[Row]:
@@ -130,8 +144,8 @@ def new_files(rows: list[Row]) -> list[Row]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(parameters(times)), st.lists(tracks(times)), st.lists(files(times)).map(new_files))
+@settings(max_examples=80, deadline=None)
+@given(st.lists(parameters(times)), st.lists(tracks(times)).map(new_tracks), st.lists(files(times)).map(new_files))
 def test_of_one_history_it_says_what_the_directory_shows(
     parameters: list[Row], tracks: list[Row], files: list[Row]
 ) -> None:
@@ -159,14 +173,16 @@ def test_of_one_history_it_says_what_the_directory_shows(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(
             {},
             optional={
                 **dict.fromkeys(["time", "set", "version", "nonfinite", "track", "trackId", "record", "id"], anything),
-                "op": st.one_of(anything, st.sampled_from(["import", "set", "upload", "change", "delete", "hashed", "open"])),
+                "op": st.one_of(
+                    anything, st.sampled_from(["import", "set", "upload", "change", "delete", "hashed", "open"])
+                ),
                 "record": st.one_of(
                     anything, st.fixed_dictionaries({"id": anything, "path": anything, "filename": anything})
                 ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from dreamlake_server import limits, records
 from dreamlake_server.push import Acked, SessionGone, push, rows_of
 from dreamlake_server.records import Batch, Mark, joined
 from dreamlake_server.stores.memory import MemoryMeta
-from dreamlake_server.stores.meta import Head, Session
+from dreamlake_server.stores.meta import Append, Head, Session
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -217,6 +218,28 @@ def test_small_pushes_make_no_crumbs_and_large_ones_no_lumps(origin: Origin) -> 
     segments = origin.run(origin.meta.segments(origin.session.id, ORIGIN, LOSS, 2000, 10_000))
     assert all(each.size <= limits.SEGMENT_BYTES for each in segments)
     assert origin.stored() == more
+
+
+def test_what_no_transaction_could_hold_is_taken_in_several(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise, which does not pack: 30 MiB in one log, and a thousand logs and more."""
+    lines = [b'{"data":{"noise":"%b"}}' % random.Random(n).randbytes(250_000).hex().encode() for n in range(60)]
+    sizes: list[int] = []
+    shipped = origin.meta.append
+
+    async def counts(session_id: str, name: str, appends: Sequence[Append], **more: Any) -> bool:
+        sizes.append(sum(len(segment.data) for each in appends for segment in each.segments))
+        assert len(appends) <= limits.APPEND_LOGS
+        return await shipped(session_id, name, appends, **more)
+
+    monkeypatch.setattr(origin.meta, "append", counts)
+    acked = origin.push(**{LOSS: piece(lines, 0, 60), "logs/logs.jsonl": piece(rows(5), 0, 5)})
+    assert (acked[LOSS].head.count, acked["logs/logs.jsonl"].head.count) == (60, 5)
+    assert len(sizes) > 1
+    assert max(sizes) <= limits.APPEND_BYTES
+    assert origin.stored() == lines
+    assert origin.loss(piece(lines, 50, 60)).problem is None
+    many = {f"tracks/{n}/data.jsonl": piece(rows(1), 0, 1) for n in range(limits.APPEND_LOGS + 1)}
+    assert all(each.head.count == 1 for each in origin.push(**many).values())
 
 
 def test_two_uploaders_at_once_change_nothing(origin: Origin) -> None:

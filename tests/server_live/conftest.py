@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest.register_assert_rewrite("tests.server_live.account")
+pytest.register_assert_rewrite("tests.server_live.account", "tests.server_live.crowd")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from tests.services.server import Server
 
 REQUEST_SECONDS = 60
 HEALTH_SECONDS = 10
+STOP_SECONDS = 30  # the server gives requests under way ten, and connections to its stores some
 
 
 class Lake(Server):
@@ -36,6 +37,15 @@ class Lake(Server):
     def start(self) -> None:
         with mock.patch.dict(os.environ, self._env):
             super().start()
+
+    def stop(self) -> int:
+        """As its operator stops it; returns its exit code."""
+        assert self._process is not None, "the server does not run"
+        self._process.terminate()
+        try:
+            return self._process.wait(STOP_SECONDS)
+        finally:
+            self.kill()
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """What it says of its stores, with the status that it says it with; 0 while nobody answers."""
@@ -61,15 +71,13 @@ class Lake(Server):
 
 
 @contextlib.contextmanager
-def lake(
-    folder: Path, *args: object, data: Path | None = None, env: Mapping[str, str] | None = None, is_started: bool = True
-) -> Iterator[Lake]:
-    """A server with ``--data`` in (or at) a folder, on a port that nobody else takes while it is down."""
+def lake(folder: Path, *args: object, env: Mapping[str, str] | None = None) -> Iterator[Lake]:
+    """A server that writes its log into ``folder``. On a port that nobody takes while it is down: one that the system
+    chose (``--port 0``) may be that of somebody's outgoing connection by then."""
     with ports.block() as free:
-        server = Lake(free[0], folder, ("--data", data or folder / "data", *args), env)
+        server = Lake(free[0], folder, args, env)
         try:
-            if is_started:
-                server.start()
+            server.start()
             yield server
         finally:
             server.kill()

@@ -76,6 +76,12 @@ class Origin:
             return {"op": "open", "time": time, "client": self.name, **names, "set": said}
         return {"index": index, "data": {"value": index / 4, "who": who}, "createdAt": time}
 
+    def push_of(self, log: str, first: int) -> dict[str, Any]:
+        """The request that pushes one log from a record to its end."""
+        prev, lines = self.logs[log].piece(first, len(self.logs[log]))
+        batch = {"from": first, "prev": prev, "records": [line[:-1].decode() for line in lines]}
+        return {"origin": self.name, "session": self.session, "logs": {log: batch}}
+
     def uploaded(self, sha256: str, size: int) -> str:
         """The directory has a file with these bytes; returns its id."""
         record = {

@@ -34,22 +34,26 @@ def assert_sound(database: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_nothing_is_lost_or_doubled_whenever_the_server_is_killed(tmp_path: Path) -> None:
-    chance, kills = random.Random(7), 0
+    chance, kills, stops = random.Random(7), 0, 0
     token = new_token("alice", "--data", tmp_path / "data")
-    with lake(tmp_path) as server:
+    with lake(tmp_path, "--data", tmp_path / "data") as server:
         crowd = Crowd([server.url], token)
         began = time.monotonic()
         with crowd.sending():
             while (kills < KILLS or time.monotonic() - began < SECONDS) and not crowd.told.faults:
                 at = time.monotonic() + chance.uniform(0.1, 1.2)
                 wait_for(lambda at=at: time.monotonic() >= at)
-                server.kill()
-                kills += 1
+                if not server.is_hurried and chance.random() < 0.2:
+                    assert server.stop() == 0
+                    stops += 1
+                else:
+                    server.kill()
+                    kills += 1
                 # Now and then the next kill comes while it starts.
                 server.is_hurried = chance.random() < 0.2
                 server.start()
             seconds = time.monotonic() - began
-        print(f"{kills} kills in {seconds:.0f} s; {crowd.assert_all_there_once(server.url)}")
+        print(f"{kills} kills and {stops} stops in {seconds:.0f} s; {crowd.assert_all_there_once(server.url)}")
         server.kill()
         assert_sound(tmp_path / "data" / "meta.sqlite")
         server.assert_no_complaints()

@@ -8,11 +8,12 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pymongo
 import pytest
 
@@ -48,9 +49,9 @@ def lakes(tmp_path: Path, database: object, mongod: Mongod, s3: S3) -> Iterator[
     keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key, "AWS_REGION": s3.region}
     place = f"s3://{BUCKET}/{tmp_path.name}"
     where = ("--mongo", mongod.uri, "--s3", place, "--s3-endpoint", s3.endpoint)
-    with lake(tmp_path, *where, data=tmp_path / "a", env=keys) as one:
-        with lake(tmp_path, *where, data=tmp_path / "b", env=keys) as other:
-            yield [one, other]
+    with contextlib.ExitStack() as started:
+        folders = [("--data", tmp_path / name) for name in ("one", "other")]
+        yield [started.enter_context(lake(tmp_path, *folder, *where, env=keys)) for folder in folders]
 
 
 def assert_sound(database: Any) -> None:
@@ -61,7 +62,9 @@ def assert_sound(database: Any) -> None:
         assert (each["first"], each["size_before"]) == ends[log]
         ends[log] = (each["first"] + each["count"], each["size_before"] + each["size"])
     heads = database["heads"].find({})
-    assert dict(ends) == {(each["session"], each["origin"], each["log"]): (each["count"], each["size"]) for each in heads}
+    assert dict(ends) == {
+        (each["session"], each["origin"], each["log"]): (each["count"], each["size"]) for each in heads
+    }
 
 
 def pass_time(seconds: float) -> None:
@@ -80,8 +83,16 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(
     everybody: dict[Server, str] = {mongod: "mongod", s3: "s3", **dict.fromkeys(lakes, "server")}
     began = time.monotonic()
     with crowd.sending():
-        while not crowd.told.faults and (time.monotonic() - began < SECONDS or not KILLS <= kills):
-            pass_time(chance.uniform(0.1, 1.5))
+        while not crowd.told.faults and (time.monotonic() - began < SECONDS or not kills >= KILLS):
+            pass_time(chance.uniform(0.1, 1.0))
+            if chance.random() < 0.2:
+                # It answers nothing, and later it goes on as if nothing had been.
+                frozen = psutil.Process(chance.choice(list(everybody)).pid)
+                frozen.suspend()
+                kills["frozen"] += 1
+                pass_time(chance.choice((0.5, 3.0)))
+                frozen.resume()
+                continue
             fallen = chance.sample(list(everybody), k=chance.choice((1, 1, 1, 2, 3)))
             for each in fallen:
                 each.kill()
@@ -107,9 +118,7 @@ def test_the_same_batch_to_both_servers_at_once_is_taken_once(
         clients = [opened.enter_context(client_of(each.url, token)) for each in lakes * 2]
         for number in range(ROUNDS):
             origin.write(LOGS, 1 + number % 7)
-            prev, lines = log.piece(count, len(log))
-            batch = {"from": count, "prev": prev, "records": [line[:-1].decode() for line in lines]}
-            body = {"origin": origin.name, "session": origin.session, "logs": {LOGS: batch}}
+            body = origin.push_of(LOGS, count)
 
             def push(client: httpx.Client, body: dict[str, Any] = body) -> httpx.Response:
                 return client.post("/v1/push", json=body)
@@ -126,3 +135,41 @@ def test_the_same_batch_to_both_servers_at_once_is_taken_once(
     assert_sound(database)
     for each in lakes:
         each.assert_no_complaints()
+
+
+@contextlib.contextmanager
+def no_majority(mongod: Mongod) -> Iterator[None]:
+    """What is written is not on a majority yet, however long one waits: as on a slow disk or a slow network."""
+    with pymongo.MongoClient[dict[str, Any]](mongod.uri) as client:
+        point = {"configureFailPoint": "disableSnapshotting"}
+        client.admin.command({**point, "mode": "alwaysOn"})
+        try:
+            yield
+        finally:
+            client.admin.command({**point, "mode": "off"})
+
+
+def test_who_comes_second_waits_for_a_slow_majority(
+    lakes: list[Lake], mongod: Mongod, database: dict[str, Any]
+) -> None:
+    token, origin = new_token("alice", "--mongo", mongod.uri), Origin("run", 6)
+    log, clients = origin.logs[LOGS], [client_of(each.url, token) for each in lakes]
+
+    def push(client: httpx.Client, first: int) -> httpx.Response:
+        return client.post("/v1/push", json=origin.push_of(LOGS, first))
+
+    origin.write(LOGS, 5)
+    assert push(clients[0], 0).status_code == 200
+    origin.write(LOGS, 5)
+    with ThreadPoolExecutor(2) as at_once:
+        with no_majority(mongod):
+            first = at_once.submit(push, clients[0], 5)
+            wait_for(lambda: database["heads"].find_one({"log": LOGS, "count": 10}))  # committed, and not yet acked
+            second = at_once.submit(push, clients[1], 5)
+            done, _ = wait([first, second], timeout=1)
+            assert not done, [each.result().text for each in done]
+        for each in (first, second):
+            assert each.result().json()["logs"] == {LOGS: {"count": 10, "mark": log.marks[-1]}}
+    for client in clients:
+        client.close()
+    assert_sound(database)

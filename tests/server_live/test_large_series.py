@@ -155,7 +155,7 @@ def segments_read(meta: Meta, session_id: str) -> list[int]:
 
 def test_a_long_series_in_sqlite(tmp_path: Path) -> None:
     token = new_token("alice", "--data", tmp_path / "data")
-    with lake(tmp_path) as server:
+    with lake(tmp_path, "--data", tmp_path / "data") as server:
         session_id = push_all(server, token)
         server.kill()
         server.assert_no_complaints()
@@ -163,7 +163,10 @@ def test_a_long_series_in_sqlite(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as connection:
         select = "SELECT count(*), sum(count), max(length(data)), max(size) FROM segments"
         segments, count, largest, largest_unpacked = connection.execute(select).fetchone()
-    print(f"{segments} segments, {largest} bytes at most ({largest_unpacked} unpacked), file {file.stat().st_size >> 20} MiB")
+    print(
+        f"{segments} segments of {largest} bytes at most ({largest_unpacked} unpacked); the file has "
+        f"{file.stat().st_size >> 20} MiB"
+    )
     assert count == POINTS
     assert largest_unpacked <= SEGMENT_BYTES_MAX
     first, far = segments_read(SqliteMeta(file), session_id)
@@ -176,7 +179,7 @@ def test_a_long_series_in_mongodb(tmp_path: Path, mongod: Mongod) -> None:
         database.drop_database("dreamlake")
         try:
             token = new_token("alice", "--mongo", mongod.uri)
-            with lake(tmp_path, "--mongo", mongod.uri) as server:
+            with lake(tmp_path, "--data", tmp_path / "data", "--mongo", mongod.uri) as server:
                 session_id = push_all(server, token)
                 server.assert_no_complaints()
             largest = {"$group": {"_id": None, "most": {"$max": {"$bsonSize": "$$ROOT"}}, "count": {"$sum": "$count"}}}

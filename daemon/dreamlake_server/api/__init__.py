@@ -45,7 +45,7 @@ ROUTES: tuple[Route, ...] = (
         query=blobs.Size,
         answer=blobs.BlobAnswer,
         writes=True,
-        streams=True,
+        streams="application/octet-stream",
         errors=(413,),
     ),
     Route(
@@ -202,7 +202,7 @@ ROUTES: tuple[Route, ...] = (
         "Upload a file as multipart/form-data: prefix, checksum, sizeBytes, description, tags, metadata, file.",
         answer=files.FileAnswer,
         writes=True,
-        streams=True,
+        streams="multipart/form-data",
         errors=(404, 409, 410, 413),
     ),
     Route(

@@ -101,7 +101,10 @@ def _line(given: NewLine, now: str) -> dict[str, Any]:
 
 def _time(name: str, text: str) -> str:
     """As times are stored, which compare as text; 400 for what is none."""
-    ns = time_ns(text)
+    try:
+        ns = time_ns(text)
+    except OverflowError:  # in another zone it is before year 1, or after 9999
+        ns = None
     if ns is None:
         raise bad(f"{name} {text[:40]!r} is no time: write it as 2026-01-31T12:00:00.000000Z")
     return time_text(ns)

@@ -44,18 +44,21 @@ class Form:
         self._chunks: list[bytes] = []
         self._bytes = self._parts = 0
         self._ended = False
-        self._parser = python_multipart.MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_part_data": self._part_data,
-                "on_part_end": self._part_end,
-                "on_end": self._end,
-            },
-        )
+        try:
+            self._parser = python_multipart.MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._part_begin,
+                    "on_header_field": self._header_field,
+                    "on_header_value": self._header_value,
+                    "on_header_end": self._header_end,
+                    "on_part_data": self._part_data,
+                    "on_part_end": self._part_end,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise bad(f"the form cannot be read: {error}", "unreadable") from None
 
     async def file(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the file, in chunks. Raises a 400 for what is no form, or has no file or several."""

@@ -17,7 +17,7 @@ from dreamlake_server.route import Answer, Call
 from dreamlake_server.stores.meta import Head
 
 Origin = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", description="A directory's identity")]
-MarkText = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,18})-[0-9a-f]{8}$", description="<bytes>-<CRC-32>")]
+MarkText = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,15})-[0-9a-f]{8}$", description="<bytes>-<CRC-32>")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 

@@ -17,7 +17,7 @@ from dreamlake_server.projection import Projection
 from dreamlake_server.push import SessionGone
 from dreamlake_server.read import Reader, at_cursor, cursor_of
 from dreamlake_server.route import Call
-from dreamlake_server.stores.meta import Head, Session
+from dreamlake_server.stores.meta import Head
 
 
 class NewPoint(msgspec.Struct):
@@ -92,8 +92,8 @@ class TrackList(msgspec.Struct):
 
 async def append(call: Call) -> AppendedPoint:
     given: NewPoint = call.body
-    session, before, size = await _append(call, [given.data], given)
-    return AppendedPoint(_id(session, call), str(before), str(size), CHUNK_SIZE)
+    track, before, size = await _append(call, [given.data], given)
+    return AppendedPoint(track, str(before), str(size), CHUNK_SIZE)
 
 
 async def append_batch(call: Call) -> AppendedPoints:
@@ -102,17 +102,13 @@ async def append_batch(call: Call) -> AppendedPoints:
         raise bad("dataPoints is empty: send at least one point")
     if len(given.data_points) > PAGE_ROWS:
         raise bad(f"more than {PAGE_ROWS} points (PAGE_ROWS): send them in several requests")
-    session, before, size = await _append(call, given.data_points, given)
+    track, before, size = await _append(call, given.data_points, given)
     count = len(given.data_points)
-    return AppendedPoints(_id(session, call), str(before), str(before + count - 1), count, str(size), CHUNK_SIZE)
+    return AppendedPoints(track, str(before), str(before + count - 1), count, str(size), CHUNK_SIZE)
 
 
-def _id(session: Session, call: Call) -> str:
-    return track_id(here.origin_of(session), call.path["name"])
-
-
-async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | NewPoints) -> tuple[Session, int, int]:
-    """The session, how many points this origin had, and has now."""
+async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | NewPoints) -> tuple[str, int, int]:
+    """The track's id, how many points this origin had, and has now."""
     session = await the_session(call)
     refuse_protected(session, ended_only=True)
     name = call.path["name"]
@@ -125,6 +121,7 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
     said = {"description": given.description, "tags": given.tags, "metadata": given.metadata}
     said, _ = here.plain({key: value for key, value in said.items() if value is not None})
     known = (await call.server.projections.of(session.id)).tracks.get(name)
+    mine = track_id(here.origin_of(session), name)
 
     def rows(heads: Mapping[str, Head]) -> dict[str, list[dict[str, Any]]]:
         first = heads[log].count
@@ -139,7 +136,7 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
         ]
         track: dict[str, Any] = {"time": time, "track": name}
         if known is None or first == 0:
-            track["trackId"] = _id(session, call)
+            track["trackId"] = mine
         if said:
             track["set"] = said
         return {log: data, TRACKS_LOG: [track] if len(track) > 2 else []}
@@ -148,7 +145,7 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
         before = await here.write(call.server.meta, session, [log, TRACKS_LOG], rows)
     except SessionGone as error:
         raise gone(error) from None
-    return session, before[log].count, before[log].count + len(points)
+    return known.id if known else mine, before[log].count, before[log].count + len(points)
 
 
 async def read(call: Call) -> DataPage:

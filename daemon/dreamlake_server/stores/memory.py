@@ -30,6 +30,7 @@ class _Kept:
     session: Session
     logs: dict[tuple[str, str], _Log] = field(default_factory=dict)  # (origin, log) → its records
     blobs: set[str] = field(default_factory=set)  # SHA-256 of what it refers to
+    purging: bool = False
 
     def copy(self) -> Session:
         """What may be handed out: summaries can be changed by whoever has them."""
@@ -90,7 +91,7 @@ class MemoryMeta:
 
     async def mark_deleted(self, owner: str, session_id: str, when: str | None) -> bool:
         kept = self._of(owner, session_id)
-        if kept is None:
+        if kept is None or kept.purging:
             return False
         kept.session = replace(kept.session, deleted=when)
         return True
@@ -102,6 +103,13 @@ class MemoryMeta:
             if kept.session.deleted is not None and kept.session.deleted < before
         ]
         return [self._kept[session_id].copy() for _, session_id in sorted(found)[:limit]]
+
+    async def begin_purge(self, owner: str, session_id: str) -> bool:
+        kept = self._of(owner, session_id)
+        if kept is None or kept.session.deleted is None:
+            return False
+        kept.purging = True
+        return True
 
     async def purge_session(self, owner: str, session_id: str) -> None:
         kept = self._of(owner, session_id)

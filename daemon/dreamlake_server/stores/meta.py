@@ -94,8 +94,8 @@ class Meta(Protocol):
     # sessions
 
     async def make_session(self, owner: str, workspace: str, name: str, session_id: str, created: str) -> Session:
-        """The session of that name; made with ``session_id`` and ``created`` when there is none. Two callers at once get
-        the same one. A deleted one is found too (``deleted`` says so)."""
+        """The session of that name, made with ``session_id`` and ``created`` when there is none. Two callers at once
+        get the same one. A deleted one is found too (``deleted`` says so)."""
         ...
 
     async def find_session(self, owner: str, workspace: str, name: str) -> Session | None: ...
@@ -117,6 +117,11 @@ class Meta(Protocol):
 
     async def deleted_sessions(self, before: str, limit: int) -> list[Session]:
         """Of every owner, those with ``deleted`` < ``before``, oldest first: to be purged."""
+        ...
+
+    async def begin_purge(self, owner: str, session_id: str) -> bool:
+        """From here on nobody can take the deletion back, and the session refers to its blobs until it is purged; False
+        when it is not deleted or not there."""
         ...
 
     async def purge_session(self, owner: str, session_id: str) -> None:
@@ -144,8 +149,8 @@ class Meta(Protocol):
     ) -> bool:
         """All of it or nothing: for each append, the head must be ``before`` and becomes ``after``, and its segments
         are stored. ``summary``, when given, becomes ``Session.origins[origin]``. ``blobs`` are the SHA-256 of bytes
-        that the session now refers to (idempotent). False, with nothing changed, when a head is another one, or the session
-        is deleted or not there. True: on stable storage."""
+        that the session now refers to (idempotent). False, with nothing changed, when a head is another one, or the
+        session is deleted or not there. True: on stable storage."""
         ...
 
     async def segments(self, session_id: str, origin: str, log: str, first: int, limit: int) -> list[Segment]:

@@ -87,6 +87,9 @@ class MongoMeta:
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def make_session(self, owner: str, workspace: str, name: str, session_id: str, created: str) -> Session:
+        # Every push asks, and an upsert that changes nothing waits for the disk all the same.
+        if found := await self.find_session(owner, workspace, name):
+            return found
         which = {"owner": owner, "workspace": workspace, "name": name, **LIVE}
         made = {"$setOnInsert": {"_id": session_id, "created": created, "deleted": None}}
 
@@ -135,13 +138,16 @@ class MongoMeta:
             found = await self._sessions.find({"deleted": {"$lt": before}}).sort(oldest_first).limit(limit).to_list()
             return await self._with_origins(found)
 
-    async def purge_session(self, owner: str, session_id: str) -> None:
+    async def begin_purge(self, owner: str, session_id: str) -> bool:
         with asked():
-            # From here on nobody can take the deletion back; a purge that died is one that begins anew.
+            # A purge that died is one that begins anew.
             purging = await self._sessions.update_one(
                 {"_id": session_id, "owner": owner, "deleted": {"$ne": None}}, {"$set": {"purging": True}}
             )
-        if not purging.matched_count:
+        return purging.matched_count > 0
+
+    async def purge_session(self, owner: str, session_id: str) -> None:
+        if not await self.begin_purge(owner, session_id):
             return
         for name in PURGED:
             while await self._purge_some(self._connection.collection(name), session_id):

@@ -102,8 +102,8 @@ class Connection:
         return database[name]
 
     async def transaction(self, attempt: Callable[[AsyncClientSession], Awaitable[bool]]) -> bool:
-        """Run ``attempt``, again when MongoDB says so, and commit what it wrote. True: committed, once. ``attempt`` says
-        False before it writes anything; what made it say so is seen by whoever reads afterwards.
+        """Run ``attempt``, again when MongoDB says so, and commit what it wrote. True: committed, once. ``attempt``
+        says False before it writes anything; what made it say so is seen by whoever reads afterwards.
 
         A commit of which no answer came may have been done. It is asked for again until there is an answer; if that is
         "no such transaction", there is a new attempt. Should that one say False, it may be our own commit that it has
@@ -120,8 +120,8 @@ class Connection:
             except ServerSelectionTimeoutError as error:
                 # FIND_SECONDS are over. To MongoDB's driver this is one more reason to begin anew.
                 raise unavailable(error) from error
-            # What it has seen may not be on a majority yet: then whoever asks after this would not see it, and would try
-            # the same again. A commit waits for that, also one of nothing.
+            # What it has seen may not be on a majority yet: then whoever asks after this would not see it, and would
+            # try the same again. A commit waits for that, also one of nothing.
             await session.commit_transaction()
             if committing:
                 raise StoreUnavailable("MongoDB did not say whether it has committed; ask again what is there")

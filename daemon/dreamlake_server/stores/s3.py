@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
+import httpx
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
@@ -34,7 +34,8 @@ CONNECT_SECONDS = 5
 PING_SECONDS = 5
 WHOLE_BYTES = 1 << 20  # a part up to this is held, and sent again when the first try fails
 RETRIES = 5
-ANSWER_BYTES = 4096
+SETTLE_SECONDS = 0.1
+ANSWER_CHARS = 4096
 LINE_CHARS = 300
 LIST_ROWS = 1000
 TAKE, GIVE = "take a part", "give a part"
@@ -86,7 +87,7 @@ class S3Blobs:
             config["access_key_id"], config["secret_access_key"] = access_key, secret_key
         self._config = config
         self._opened: S3Store | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._http: httpx.AsyncClient | None = None
 
     def __repr__(self) -> str:
         return f"S3Blobs('s3://{'/'.join(filter(None, (self._bucket, self._prefix)))}')"
@@ -109,11 +110,21 @@ class S3Blobs:
             )
         except BaseError as error:
             raise ValueError(f"cannot use {self!r}: {_told(str(error))}") from None
-        self._tls = ssl.create_default_context()
+        self._http = httpx.AsyncClient()
         await self.ping()
 
     async def close(self) -> None:
         self._opened = None
+        if self._http is not None:
+            await self._http.aclose()
+        # obstore's threads may still be on their way out of Python, and nothing tells when they are: a process that
+        # ends meanwhile is aborted.
+        await asyncio.sleep(SETTLE_SECONDS)
+
+    @property
+    def _client(self) -> httpx.AsyncClient:
+        assert self._http is not None, "open() comes first"
+        return self._http
 
     @property
     def _store(self) -> S3Store:
@@ -144,23 +155,25 @@ class S3Blobs:
                 await self._stream(await self.url("PUT", key, number, URL_SECONDS), size, chunks)
 
     async def _stream(self, url: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        to = urlsplit(url)
-        head = f"PUT {to.path}?{to.query} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Length: {size}\r\n"
-        # Head and first bytes go together: SeaweedFS takes a connection that ends after the head for an empty object.
-        data = f"{head}Connection: close\r\n\r\n".encode() + await anext(chunks)
-        tls = self._tls if to.scheme == "https" else None
-        connection = asyncio.open_connection(to.hostname, to.port or (443 if tls else 80), ssl=tls)
-        reader, writer = await self._within(connection, TAKE, CONNECT_SECONDS)
+        # Nothing is begun before there is something to send: SeaweedFS takes a request that ends after its head for an
+        # empty object, which would replace the part that is there.
+        first = await anext(chunks)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+        # Of each read and write, and not of the whole: a part takes as long as its data.
+        bounds = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
         try:
-            while data:
-                writer.write(data)
-                await self._within(writer.drain(), TAKE)
-                data = await anext(chunks, b"")
-            answer = await self._within(reader.read(ANSWER_BYTES), TAKE)
-        finally:
-            writer.transport.abort()  # without all that was announced, it is no object
-        if not answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")):
-            raise self._unavailable(TAKE, _told(answer.decode(errors="replace")) or "it closed the connection")
+            answer = await self._client.put(url, content=body(), headers={"Content-Length": str(size)}, timeout=bounds)
+        except httpx.TimeoutException:
+            raise self._unavailable(TAKE, f"no answer within {REQUEST_SECONDS} s") from None
+        except httpx.HTTPError as error:
+            raise self._unavailable(TAKE, _told(str(error)) or type(error).__name__) from None
+        if answer.status_code != 200:
+            raise self._unavailable(TAKE, _told(f"{answer.status_code} {answer.text[:ANSWER_CHARS]}"))
 
     async def read(self, key: str, number: int, start: int, end: int) -> AsyncIterator[bytes]:
         path = path_of(key, number)

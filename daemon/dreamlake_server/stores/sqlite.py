@@ -167,14 +167,22 @@ class SqliteMeta:
     async def deleted_sessions(self, before: str, limit: int) -> list[Session]:
         return await self._find("deleted < ? ORDER BY deleted, id LIMIT ?", before, limit)
 
-    async def purge_session(self, owner: str, session_id: str) -> None:
+    async def begin_purge(self, owner: str, session_id: str) -> bool:
+        return await self._begin_purge(owner, session_id) > 0
+
+    async def _begin_purge(self, owner: str, session_id: str) -> int:
+        """The key of the session, or 0: keys begin at 1."""
+
         def begin(connection: sqlite3.Connection) -> int:
             which = "WHERE id = ? AND owner = ? AND deleted IS NOT NULL"
             connection.execute(f"UPDATE sessions SET purging = 1 {which}", (session_id, owner))
             row = connection.execute(f"SELECT key FROM sessions {which}", (session_id, owner)).fetchone()
             return int(row[0]) if row else 0
 
-        key = await self._file.write(begin)  # keys begin at 1
+        return await self._file.write(begin)
+
+    async def purge_session(self, owner: str, session_id: str) -> None:
+        key = await self._begin_purge(owner, session_id)
         while key and await self._file.write(lambda connection: _purge_some(connection, key)):
             pass
 
