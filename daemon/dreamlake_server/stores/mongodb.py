@@ -1,4 +1,4 @@
-"""Meta on MongoDB (5.0 or later, a replica set): six collections, and one transaction for each append.
+"""Meta on MongoDB (5.0 or later, a replica set): seven collections, and one transaction for each append.
 
 =============  =====================================================  ==============================
 collection     one document for each                                  unique
@@ -9,6 +9,7 @@ collection     one document for each                                  unique
 ``segments``   segment                                                session, origin, log, first
 ``references`` blob that a session refers to                          owner, sha256, session
 ``blobs``      blob                                                   owner, sha256
+``pings``      one, which health counts up
 =============  =====================================================  ==============================
 
 Names are values everywhere, never names of fields. The largest document is a segment: a record of
@@ -19,6 +20,7 @@ A session that is being purged is gone for everybody but the purge.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -28,7 +30,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from dreamlake.wire import jsons
 from dreamlake_server.stores.meta import Append, Blob, Head, Segment, Session
-from dreamlake_server.stores.mongodb_connection import Collection, Connection, Document, asked, upserted
+from dreamlake_server.stores.mongodb_connection import PING_SECONDS, Collection, Connection, Document, asked, upserted
 
 NAMED_AT_ONCE = 1000  # names in one question: 1 MB of the 16 that it may have
 PURGED_AT_ONCE = 200  # documents: 200 MB of segments
@@ -83,6 +85,10 @@ class MongoMeta:
 
     async def ping(self) -> None:
         await self._connection.ping()
+        # And a write: a full disk says nothing to a question.
+        pinged = self._connection.collection("pings").update_one({"_id": 0}, {"$inc": {"count": 1}}, upsert=True)
+        with asked():
+            await asyncio.wait_for(pinged, PING_SECONDS)
 
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────────────────
 
