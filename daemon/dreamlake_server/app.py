@@ -183,7 +183,7 @@ class Shell:
                 raise Problem(403, "read-only", "this token may only read: use one that was made without --read-only")
             user = caller.user
         query = None if route.query is None else decode.query(request.scope["query_string"], route.query)
-        body = None if route.body is None or route.streams else await decode.body(request, route.body)
+        body = None if route.body is None or route.streams else await decode.body(request, route.body, route.body_limit)
         call = Call(server, route, self._table.routes, user, path, query, body, request)
         found = await route.handler(call)
         return found if isinstance(found, Response) else call.answer(found)

@@ -55,12 +55,13 @@ def _is_list(kind: msgspec.inspect.Type) -> bool:
     return isinstance(kind, msgspec.inspect.CollectionType)
 
 
-async def body(request: Request, kind: type[Kind]) -> Kind:
-    """The whole body, unpacked: msgpack where its Content-Type says so, else JSON."""
-    data = await _whole(request)
+async def body(request: Request, kind: type[Kind], limit: str = "BODY_BYTES") -> Kind:
+    """The whole body, unpacked: msgpack where its Content-Type says so, else JSON. ``limit`` is the name of the one
+    that holds for it, packed and unpacked."""
+    data = await _whole(request, limit)
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding == "zstd":
-        data = await _unpacked(data)
+        data = await _unpacked(data, limit)
     elif coding not in ("identity", ""):
         text = f"a body in Content-Encoding {coding!r} cannot be read: send it as it is, or as zstd"
         raise Problem(415, "unknown-encoding", text)
@@ -92,23 +93,28 @@ def _with_bare_nan(data: bytes, kind: type[Kind]) -> Kind:
     return msgspec.convert(found, kind)
 
 
-async def _whole(request: Request) -> bytes:
+async def _whole(request: Request, limit: str) -> bytes:
+    most: int = getattr(limits, limit)
     said = request.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said[:20]) > limits.BODY_BYTES:
-        raise too_large("BODY_BYTES", limits.BODY_BYTES, "the body")
+    if said.isascii() and said.isdigit() and int(said[:20]) > most:
+        raise too_large(limit, most, "the body")
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > limits.BODY_BYTES:
-            raise too_large("BODY_BYTES", limits.BODY_BYTES, "the body")
+        if len(data) > most:
+            raise too_large(limit, most, "the body")
     return bytes(data)
 
 
-async def _unpacked(data: bytes) -> bytes:
+async def _unpacked(data: bytes, limit: str) -> bytes:
+    most: int = getattr(limits, limit)
+    by_ratio = (1 << 20) + limits.UNPACKED_RATIO * len(data)
     try:
         # In a thread however small it is: 2 KiB may take 0.2 s until they are too large.
-        return await asyncio.to_thread(zstd.unpack, data, limits.UNPACKED_BYTES)
+        return await asyncio.to_thread(zstd.unpack, data, min(most, by_ratio))
     except zstd.TooLarge:
-        raise too_large("UNPACKED_BYTES", limits.UNPACKED_BYTES, "the unpacked body") from None
+        if by_ratio < most:
+            raise too_large("UNPACKED_RATIO", limits.UNPACKED_RATIO, "what the body unpacks to") from None
+        raise too_large(limit, most, "the unpacked body") from None
     except zstd.Unreadable as why:
         raise bad(f"the body is not zstd, as its Content-Encoding says: {why}", "unreadable") from None

@@ -17,7 +17,7 @@ from dreamlake_server.stores.meta import Meta
 from dreamlake_server.stores.tokens import Tokens
 
 _PING_SECONDS = 6  # a store says within 5 s itself
-_ERROR_CHARACTERS = 200
+_ERROR_CHARACTERS = 400
 _NO_TOKEN = "0" * 12  # an id to look up; whether there is such a token does not matter
 
 # Whatever a driver puts into its messages: user and password of a URL, the values of its query, long secrets.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-BODY_BYTES = 64 << 20  # of a request, as it comes; a part of a blob and a multipart file have limits of their own
-UNPACKED_BYTES = 64 << 20  # of a body after decompression
+# What is read may take 64 times as much memory: an empty list of msgpack is one byte, and of Python 56.
+BODY_BYTES = 16 << 20  # of a request, packed or not; a part of a blob and a multipart file have limits of their own
+PUSH_BYTES = 32 << 20  # of a push, packed or not
+UNPACKED_RATIO = 100  # that a packed body may grow by, beyond the first MiB; rows of JSON grow by 10
+RECORDS = 500_000  # in one push
 RECORD_BYTES = 8 << 20  # of one record of a log
 LOGS = 20_000  # named in one push or status
 BLOBS = 10_000  # named in one status

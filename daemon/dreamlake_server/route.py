@@ -42,6 +42,7 @@ class Route:
     writes: bool = False  # refused to a read-only token
     public: bool = False  # asks for no token
     streams: str = ""  # the media type of a body that the handler reads itself, and holds to limits of its own
+    body_limit: str = "BODY_BYTES"  # of limits.py
     errors: tuple[int, ...] = ()  # statuses it may answer with besides those that follow from the above
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -231,16 +232,20 @@ def test_a_window_larger_than_a_receiver_must_have_is_not_unpacked(run: Run, cli
 
 def test_a_small_body_that_becomes_a_large_one(run: Run, client: httpx.AsyncClient) -> None:
     for bomb in (
-        zstd.compress(b" " * (limits.UNPACKED_BYTES + 1)),
-        zstd.compress(b" " * (limits.UNPACKED_BYTES // 2 + 1)) * 2,
+        zstd.compress(b" " * (limits.BODY_BYTES + 1)),
+        zstd.compress(b" " * (limits.BODY_BYTES // 2 + 1)) * 2,
         zstd.compress(b" " * (1 << 28)),
     ):
         assert len(bomb) < 16 << 10
         answer = run(client.post("/echo", content=bomb, headers=ZSTD))
         assert problem(answer) == (413, "too-large")
-        assert answer.json()["limit"] == "UNPACKED_BYTES"
-    fits = zstd.compress(b"{}" + b" " * (limits.UNPACKED_BYTES - 2))
-    assert run(client.post("/echo", content=fits, headers=ZSTD)).status_code == 200
+        assert answer.json()["limit"] == "UNPACKED_RATIO"
+    noise = random.Random(1).randbytes(limits.BODY_BYTES // 50).hex().encode()  # it packs to a half
+    for length, status in ((limits.BODY_BYTES, 200), (limits.BODY_BYTES + 1, 413)):
+        packed = zstd.compress(b'{"pad":"%b"}' % noise + b" " * (length - len(noise) - 10))
+        answer = run(client.post("/echo", content=packed, headers=ZSTD))
+        assert answer.status_code == status
+    assert answer.json()["limit"] == "BODY_BYTES"
 
 
 def chunks(size: int, asked: list[int]) -> AsyncIterator[bytes]:

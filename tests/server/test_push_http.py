@@ -193,9 +193,17 @@ def test_what_is_lacking(serving: Serving) -> None:
     ("what", "limit"),
     [
         ({"logs": {f"tracks/{number}/data.jsonl": {"from": 0} for number in range(limits.LOGS + 1)}}, "LOGS"),
-        ({"pad": "x" * limits.BODY_BYTES}, "BODY_BYTES"),
+        ({"pad": "x" * limits.PUSH_BYTES}, "PUSH_BYTES"),
+        (
+            {
+                "logs": {
+                    log: {"from": 0, "records": ["{}"] * (limits.RECORDS // 2 + 1)} for log in (LOGS_LOG, FILES_LOG)
+                }
+            },
+            "RECORDS",
+        ),
     ],
-    ids=["logs", "body"],
+    ids=["logs", "body", "records"],
 )
 def test_what_is_over_a_limit_is_a_413_that_names_it(in_memory: Serving, what: dict[str, Any], limit: str) -> None:
     body = {"origin": "a" * 32, "session": RUN, "logs": {}, **what}
@@ -205,10 +213,18 @@ def test_what_is_over_a_limit_is_a_413_that_names_it(in_memory: Serving, what: d
 
 
 def test_a_body_that_unpacks_to_too_much_is_a_413(in_memory: Serving) -> None:
-    packed = pack(b" " * (limits.UNPACKED_BYTES + 1))
+    packed = pack(b" " * (limits.PUSH_BYTES + 1))
     assert len(packed) < 64 << 10
     found = said(in_memory.alice.post("/v1/push", content=packed, headers={"Content-Encoding": "zstd"}), 413)
-    assert found["limit"] == "UNPACKED_BYTES"
+    assert found["limit"] == "UNPACKED_RATIO"
+
+
+def test_lines_are_counted_before_they_are_taken_apart(in_memory: Serving) -> None:
+    """Of 2 KiB that unpack to 63 million empty lines, a server once made 6 GB."""
+    batch = {"from": 0, "lines": b"\n" * (limits.RECORDS + 1)}
+    body = {"origin": "a" * 32, "session": RUN, "logs": {"logs/logs.jsonl": batch}}
+    found = said(in_memory.alice.post("/v1/push", **msgpack(body)), 413)
+    assert found["limit"] == "RECORDS"
 
 
 def test_too_many_blobs_in_a_status_are_a_413(in_memory: Serving) -> None:

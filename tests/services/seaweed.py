@@ -96,3 +96,7 @@ def s3() -> Iterator[S3]:
             yield server
         finally:
             server.kill()
+            # Its parts listen there, too, named by their gRPC ports, and a killed one leaves them.
+            for port in free:
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink(missing_ok=True)

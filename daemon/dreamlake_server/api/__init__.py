@@ -23,6 +23,7 @@ ROUTES: tuple[Route, ...] = (
         push.take,
         "Take what continues an origin's logs; idempotent, and on stable storage when answered.",
         body=push.Push,
+        body_limit="PUSH_BYTES",
         answer=push.PushAnswer,
         writes=True,
         errors=(409, 410, 422),

@@ -34,7 +34,7 @@ class LogBatch(msgspec.Struct):
     first: Count = msgspec.field(name="from")
     prev: MarkText = "0-00000000"
     lines: bytes = b""
-    records: list[str] = []
+    records: Annotated[list[str], msgspec.Meta(max_length=limits.RECORDS)] = []
     refused: str | None = None
     next: MarkText | None = None
 
@@ -88,7 +88,18 @@ class StatusAnswer(msgspec.Struct):
     limits: dict[str, int]
 
 
-_PUBLISHED = ("BODY_BYTES", "UNPACKED_BYTES", "RECORD_BYTES", "LOGS", "BLOBS", "PART_BYTES", "PARTS", "FILE_BYTES")
+_PUBLISHED = (
+    "BODY_BYTES",
+    "PUSH_BYTES",
+    "UNPACKED_RATIO",
+    "RECORDS",
+    "RECORD_BYTES",
+    "LOGS",
+    "BLOBS",
+    "PART_BYTES",
+    "PARTS",
+    "FILE_BYTES",
+)
 
 
 async def status(call: Call) -> StatusAnswer:
@@ -116,6 +127,9 @@ async def status(call: Call) -> StatusAnswer:
 async def take(call: Call) -> Answer:
     given: Push = call.body
     _check_logs(given.logs)
+    # Before they are taken apart: a line may be one byte, and as a line of its own it takes 40.
+    if sum(batch.lines.count(b"\n") + len(batch.records) for batch in given.logs.values()) > limits.RECORDS:
+        raise too_large("RECORDS", limits.RECORDS, "the number of records")
     batches = {log: _batch(log, batch) for log, batch in given.logs.items()}
     session = await made(call, given.session.workspace, given.session.name)
     try:

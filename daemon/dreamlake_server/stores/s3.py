@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from datetime import timedelta
@@ -87,7 +88,7 @@ class S3Blobs:
             config["access_key_id"], config["secret_access_key"] = access_key, secret_key
         self._config = config
         self._opened: S3Store | None = None
-        self._http: httpx.AsyncClient | None = None
+        self._tls = ssl.create_default_context()
 
     def __repr__(self) -> str:
         return f"S3Blobs('s3://{'/'.join(filter(None, (self._bucket, self._prefix)))}')"
@@ -110,21 +111,13 @@ class S3Blobs:
             )
         except BaseError as error:
             raise ValueError(f"cannot use {self!r}: {_told(str(error))}") from None
-        self._http = httpx.AsyncClient()
         await self.ping()
 
     async def close(self) -> None:
         self._opened = None
-        if self._http is not None:
-            await self._http.aclose()
         # obstore's threads may still be on their way out of Python, and nothing tells when they are: a process that
         # ends meanwhile is aborted.
         await asyncio.sleep(SETTLE_SECONDS)
-
-    @property
-    def _client(self) -> httpx.AsyncClient:
-        assert self._http is not None, "open() comes first"
-        return self._http
 
     @property
     def _store(self) -> S3Store:
@@ -167,7 +160,8 @@ class S3Blobs:
         # Of each read and write, and not of the whole: a part takes as long as its data.
         bounds = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
         try:
-            answer = await self._client.put(url, content=body(), headers={"Content-Length": str(size)}, timeout=bounds)
+            async with httpx.AsyncClient(verify=self._tls, timeout=bounds) as client:
+                answer = await client.put(url, content=body(), headers={"Content-Length": str(size)})
         except httpx.TimeoutException:
             raise self._unavailable(TAKE, f"no answer within {REQUEST_SECONDS} s") from None
         except httpx.HTTPError as error:
