@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Stream:
         self._lines: list[bytes] | None = None
         self._row: tuple[dict[str, Any], str] | None = None  # the one at index, and the latest time so far
         self._time = ""
+        self._ahead = 1
 
     async def _segment(self) -> Segment | None:
         """The segment that holds ``index``."""
@@ -53,9 +54,9 @@ class Stream:
             self._segments.pop(0)
             self._lines = None
         if not self._segments and self.index < self._end:
-            self._segments = await self._meta.segments(
-                self._session_id, self.origin, self._log, self.index, _SEGMENTS_AT_ONCE
-            )
+            # One first: most pages end in it.
+            count, self._ahead = self._ahead, _SEGMENTS_AT_ONCE
+            self._segments = await self._meta.segments(self._session_id, self.origin, self._log, self.index, count)
             self._lines = None
         return self._segments[0] if self._segments else None
 
@@ -86,6 +87,17 @@ class Stream:
         self._row = None
         self.index += 1
         return found
+
+    def in_hand(self) -> Iterator[Record]:
+        """The record whose key was asked for, and those behind it that need no more reading."""
+        yield self.take()
+        while self._segments and self._lines is not None and self.index < self._end:
+            at = self.index - self._segments[0].first
+            if at >= len(self._lines):
+                return
+            self.index += 1
+            if line := self._lines[at]:  # else a tombstone
+                yield Record(self.origin, self.index - 1, records.parsed(line))
 
     async def rest_of_segment(self) -> tuple[Key, int]:
         """The last key of the segment that the next record is in, and how many records it is to its end."""
@@ -147,6 +159,11 @@ class Reader:
 
     async def records(self) -> AsyncIterator[Record]:
         """Every record from here on."""
+        if len(self._streams) == 1:
+            while await self._streams[0].key() is not None:
+                for record in self._streams[0].in_hand():
+                    yield record
+            return
         while True:
             stream, _ = await self._next()
             if stream is None:
