@@ -14,7 +14,7 @@ from dreamlake.wire import jsons
 from dreamlake_server.limits import RACE_TRIES
 from dreamlake_server.problem import bad
 from dreamlake_server.push import push
-from dreamlake_server.records import Batch, Mark
+from dreamlake_server.records import Batch, mark_at_end
 from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.meta import Head, Meta, Session
 
@@ -61,7 +61,7 @@ async def _write(
         found = await meta.heads(session.id, origin=origin, logs=logs)
         heads = {log: found.get((origin, log), Head()) for log in logs}
         batches = {
-            log: Batch(heads[log].count, Mark.at_end(heads[log]), [jsons.encode(row) for row in new])
+            log: Batch(heads[log].count, mark_at_end(heads[log]), [jsons.encode(row) for row in new])
             for log, new in rows(heads).items()
             if new
         }

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG, SESSION_LOG
 from dreamlake_server import records
 from dreamlake_server.limits import RACE_TRIES
 from dreamlake_server.projection import checksums
-from dreamlake_server.records import Batch, Mark
+from dreamlake_server.records import Batch
 from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.meta import Append, Head, Meta, Session
 from dreamlake_server.summary import summarised
@@ -106,7 +107,7 @@ async def _carry_out(meta: Meta, session: Session, origin: str, plan: _Plan, gro
 async def _consider(meta: Meta, session: Session, origin: str, log: str, batch: Batch, head: Head, plan: _Plan) -> None:
     plan.logs[log] = acked = Acked(head)
     end = min(batch.end, head.count)
-    stored = Mark.at_end(head)
+    stored = records.mark_at_end(head)
     if batch.first <= head.count and end < head.count:
         stored = await mark_of(meta, session.id, origin, log, end)
     verdict = records.judge(head, batch, stored)

@@ -1,8 +1,6 @@
-"""Records: lines of a log as an origin has them, and the marks that say how far a log has come. PURE.
+"""Records: lines of a log as an origin has them, and what is to be done with a batch of them. PURE.
 
-A mark is the size of a log up to some record and the running CRC-32 of those bytes. Two logs with the same count and
-the same mark have the same history, so one comparison guards a continuation, finds a fork, and knows a repetition;
-nothing that is stored has to be read again for it.
+Batches are judged by marks (``dreamlake/wire/marks.py``): nothing that is stored has to be read again for it.
 """
 
 from __future__ import annotations
@@ -12,54 +10,27 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 import msgspec
 
 from dreamlake.wire import jsons
+from dreamlake.wire.marks import Mark
 from dreamlake_server.limits import APPEND_BYTES, APPEND_LOGS, RECORD_BYTES, SEGMENT_BYTES, SEGMENT_ROWS, TAIL_BYTES
 from dreamlake_server.stores.meta import Append, Head, Segment
 from dreamlake_server.zstd import pack, unpack
 
 GAP, FORK, TAKE = "gap", "fork", "take"
 
-_MARK = re.compile(r"(0|[1-9][0-9]{0,15})-([0-9a-f]{8})\Z")
 _TIME_CHARACTERS_MAX = 40
 _TIMES = ("createdAt", "timestamp", "time")
 
 
-@dataclass(frozen=True)
-class Mark:
-    """
-    >>> Mark.of("0-00000000").after(b'{"a":1}\\n').text
-    '8-74e8a346'
-    """
+def mark_before(segment: Segment) -> Mark:
+    return Mark(segment.size_before, segment.checksum_before)
 
-    size: int = 0
-    checksum: int = 0
 
-    @classmethod
-    def of(cls, text: str) -> Mark:
-        """Raises :class:`ValueError` for what is none."""
-        found = _MARK.match(text)
-        if found is None:
-            raise ValueError(f"{text[:40]!r} is no mark: it is <bytes>-<8 hex digits of their CRC-32>")
-        return cls(int(found[1]), int(found[2], 16))
-
-    @classmethod
-    def before(cls, segment: Segment) -> Mark:
-        return cls(segment.size_before, segment.checksum_before)
-
-    @classmethod
-    def at_end(cls, head: Head) -> Mark:
-        return cls(head.size, head.checksum)
-
-    @property
-    def text(self) -> str:
-        return f"{self.size}-{self.checksum:08x}"
-
-    def after(self, data: bytes) -> Mark:
-        return Mark(self.size + len(data), crc32(data, self.checksum))
+def mark_at_end(head: Head) -> Mark:
+    return Mark(head.size, head.checksum)
 
 
 @dataclass(frozen=True)
@@ -231,7 +202,7 @@ def continued(log: str, head: Head, batch: Batch, last: Segment | None) -> tuple
         return None, wrong
     lines = lines[: len(times)]
     segments = tuple(_segments(head, lines, times, last))
-    after = Mark.at_end(head).after(joined(lines))
+    after = mark_at_end(head).after(joined(lines))
     time_first = head.time_first or next((time for time in times if time), None)
     count = head.count + len(lines)
     new = Head(count, after.size, after.checksum, time_first, segments[-1].time_max, head.sealed)
@@ -239,7 +210,7 @@ def continued(log: str, head: Head, batch: Batch, last: Segment | None) -> tuple
 
 
 def _tombstone(log: str, head: Head, refused: str, behind: Mark) -> Append:
-    before = Mark.at_end(head)
+    before = mark_at_end(head)
     size = max(0, behind.size - before.size)
     segment = Segment(
         head.count, 1, size, before.size, before.checksum, head.time_max, head.time_max, b"", refused or "refused"
@@ -249,11 +220,11 @@ def _tombstone(log: str, head: Head, refused: str, behind: Mark) -> Append:
 
 
 def _segments(head: Head, lines: list[bytes], times: list[str], last: Segment | None) -> Iterator[Segment]:
-    first, mark, time_before = head.count, Mark.at_end(head), head.time_max
+    first, mark, time_before = head.count, mark_at_end(head), head.time_max
     if last is not None:  # it grows: its lines come first
         grown = lines_of(last)
         lines, times = [*grown, *lines], [last.time_max or ""] * len(grown) + times
-        first, mark, time_before = last.first, Mark.before(last), last.time_before
+        first, mark, time_before = last.first, mark_before(last), last.time_before
     start = 0
     while start < len(lines):
         end, size = start, 0
@@ -328,5 +299,5 @@ def lines_of(segment: Segment) -> list[bytes]:
 def mark_at(segment: Segment, index: int) -> Mark:
     """The log's mark before record ``index``, which the segment holds."""
     if index == segment.first:
-        return Mark.before(segment)
-    return Mark.before(segment).after(joined(lines_of(segment)[: index - segment.first]))
+        return mark_before(segment)
+    return mark_before(segment).after(joined(lines_of(segment)[: index - segment.first]))

@@ -14,10 +14,11 @@ import httpx
 import msgspec
 import pytest
 
+from dreamlake.wire.marks import Mark
 from dreamlake_server.api import ROUTES
 from dreamlake_server.app import Server, make_app
 from dreamlake_server.auth import ByToken, new_token
-from dreamlake_server.records import Mark, joined
+from dreamlake_server.records import joined
 from dreamlake_server.stores.folder import FolderBlobs
 from dreamlake_server.stores.memory import MemoryMeta, MemoryTokens
 from dreamlake_server.stores.memory_blobs import MemoryBlobs

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG
 from dreamlake_server.blobs import OwnedBlobs
 from dreamlake_server.purge import purge
 from dreamlake_server.push import push
-from dreamlake_server.records import Batch, Mark
+from dreamlake_server.records import Batch
 from dreamlake_server.stores.memory import MemoryMeta
 from dreamlake_server.stores.memory_blobs import MemoryBlobs
 from dreamlake_server.stores.meta import Session

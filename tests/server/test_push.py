@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG, SESSION_LOG
 from dreamlake_server import limits, records
 from dreamlake_server.push import Acked, SessionGone, push, rows_of
-from dreamlake_server.records import Batch, Mark, joined
+from dreamlake_server.records import Batch, joined
 from dreamlake_server.stores.memory import MemoryMeta
 from dreamlake_server.stores.meta import Append, Head, Session
 
@@ -63,7 +64,7 @@ class Origin:
             while segments := await self.meta.segments(self.session.id, self.name, log, len(found), 3):
                 for segment in segments:
                     assert segment.first == len(found), "segments have a hole, or overlap"
-                    assert Mark.before(segment) == mark(found)
+                    assert records.mark_before(segment) == mark(found)
                     found += records.lines_of(segment)
             return found
 
@@ -99,7 +100,7 @@ def test_what_continues_is_taken(origin: Origin) -> None:
     assert origin.loss(piece(lines, 0, 10)).head.count == 10
     acked = origin.loss(piece(lines, 10, 30))
     assert (acked.head.count, acked.problem, acked.records) == (30, None, 20)
-    assert Mark.at_end(acked.head) == mark(lines)
+    assert records.mark_at_end(acked.head) == mark(lines)
     assert origin.stored() == lines
     assert (acked.head.time_first, acked.head.time_max) == (
         "2026-01-01T00:00:00.000000Z",

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG
 from dreamlake_server import limits
-from dreamlake_server.records import Mark
 from dreamlake_server.zstd import pack
 from tests.server.serving import (
     LOSS,

@@ -26,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG, HISTORIES, LOGS_LOG
 from dreamlake_server import openapi, records
 from dreamlake_server.api import ROUTES
-from dreamlake_server.records import Mark
 from dreamlake_server.route import MSGPACK
 from tests.server.serving import HERE, LOSS, RUN, Directory, Serving, as_bytes, msgpack, opened, points, said
 
@@ -182,13 +182,13 @@ def assert_sound(serving: Serving, session: str) -> None:
     for (origin, log), head in run(meta.heads(session)).items():
         count, mark = 0, Mark()
         for segment in run(meta.segments(session, origin, log, 0, 1000)):
-            assert (segment.first, Mark.before(segment)) == (count, mark)
+            assert (segment.first, records.mark_before(segment)) == (count, mark)
             there = records.lines_of(segment)
             assert len(there) == segment.count
             count += segment.count
-            mark = mark.after(records.joined(there)) if segment.refused is None else Mark.at_end(head)
+            mark = mark.after(records.joined(there)) if segment.refused is None else records.mark_at_end(head)
         assert count == head.count
-        assert segment.refused is not None or mark == Mark.at_end(head)
+        assert segment.refused is not None or mark == records.mark_at_end(head)
 
 
 BODY = Directory(None, logs={LOSS: points(6), FILES_LOG: [b'{"op":"delete","id":"x"}']})  # type: ignore[arg-type]

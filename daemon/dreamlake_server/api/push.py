@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from dreamlake.wire.marks import Mark
 from dreamlake.wire.names import track_folder
 from dreamlake.wire.state import FILES_LOG, HISTORIES, LOGS_LOG, data_log
 from dreamlake_server import limits, push, records
 from dreamlake_server.api.sessions import checked, gone, made
 from dreamlake_server.problem import bad, too_large
 from dreamlake_server.projection import checksums
-from dreamlake_server.records import Batch, Mark
+from dreamlake_server.records import Batch
 from dreamlake_server.route import Answer, Call
 from dreamlake_server.stores.meta import Head
 
@@ -202,4 +203,4 @@ def _ack(head: Head, problem: dict[str, Any] | None = None) -> LogAck:
     said = dict(problem or {})
     if "mark" in said:
         said["stored"] = said.pop("mark")
-    return LogAck(head.count, Mark.at_end(head).text, **said)
+    return LogAck(head.count, records.mark_at_end(head).text, **said)
