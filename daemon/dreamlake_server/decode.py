@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from dreamlake.wire import jsons
-from dreamlake_server import limits, zstd
+from dreamlake.wire import jsons, zstd
+from dreamlake_server import limits
 from dreamlake_server.problem import Problem, bad, too_large
 from dreamlake_server.route import MSGPACK, Request
 

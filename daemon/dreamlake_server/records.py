@@ -15,9 +15,9 @@ import msgspec
 
 from dreamlake.wire import jsons
 from dreamlake.wire.marks import Mark
+from dreamlake.wire.zstd import pack, unpack
 from dreamlake_server.limits import APPEND_BYTES, APPEND_LOGS, RECORD_BYTES, SEGMENT_BYTES, SEGMENT_ROWS, TAIL_BYTES
 from dreamlake_server.stores.meta import Append, Head, Segment
-from dreamlake_server.zstd import pack, unpack
 
 GAP, FORK, TAKE = "gap", "fork", "take"
 

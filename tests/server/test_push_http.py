@@ -11,8 +11,8 @@ import pytest
 
 from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG
+from dreamlake.wire.zstd import pack
 from dreamlake_server import limits
-from dreamlake_server.zstd import pack
 from tests.server.serving import (
     LOSS,
     MSGPACK,

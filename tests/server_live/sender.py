@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import msgpack
 
-from dreamlake_server.zstd import pack
+from dreamlake.wire.zstd import pack
 from tests.server_live.lake import client_of
 from tests.server_live.origins import Origin
 from tests.server_live.told import Told

@@ -23,11 +23,11 @@ import msgpack
 import pymongo
 import pytest
 
+from dreamlake.wire.zstd import pack
 from dreamlake_server.read import Reader
 from dreamlake_server.stores.meta import Head, Meta, Segment
 from dreamlake_server.stores.mongodb import MongoMeta
 from dreamlake_server.stores.sqlite import SqliteMeta
-from dreamlake_server.zstd import pack
 from tests.server_live.lake import Lake, client_of, lake, new_token
 from tests.services.mongod import Mongod
 

@@ -16,8 +16,8 @@ from dreamlake.wire.names import folder_of
 def key_of(owner: str, sha256: str) -> str:
     """Where an owner's bytes lie. An owner's name never leaves its own folder.
 
-    >>> key_of("alice", "ab" * 32)[:20]
-    'alice/abababababab'
+    >>> key_of("alice", "ab" * 32)[:14]
+    'alice/abababab'
     """
     return f"{folder_of('user', owner)}/{sha256}"
 

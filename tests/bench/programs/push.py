@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from dreamlake_server import zstd
+from dreamlake.wire import zstd
 
 ROWS = 20_000  # in a request
 LOG = "tracks/loss/data.jsonl"

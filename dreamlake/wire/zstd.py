@@ -1,4 +1,4 @@
-"""Zstandard, named only here. Segments lie compressed, and bodies may come so; these are unpacked no further than is
+"""Zstandard, named only here. Segments lie compressed, and bodies travel so; these are unpacked no further than is
 allowed: a few KiB may stand for as many GiB."""
 
 from __future__ import annotations
