@@ -280,3 +280,24 @@ def test_what_a_row_says_wrongly_of_a_file_is_not_answered(serving: Serving) -> 
     found = said(serving.alice.get(f"/sessions/{session}/files/f"))
     assert (found["filename"], found["description"], found["tags"], found["sizeBytes"]) == ("m", None, [], None)
     said(serving.alice.get(f"/sessions/{session}/files/f/download"), 404)
+
+
+def test_bytes_that_are_purged_under_an_upload_are_not_acked(
+    in_memory: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session had the same bytes, and goes for good between their storing and this one's record."""
+    session, shipped = in_memory.alice.session(), in_memory.server.meta.append
+
+    async def append(*given: Any, **more: Any) -> bool:
+        await in_memory.server.owned.forget("alice", hashlib.sha256(b"weights").hexdigest(), only_of="0" * 24)
+        return await shipped(*given, **more)
+
+    async def only(*_given: Any) -> list[str]:
+        return [hashlib.sha256(b"weights").hexdigest()]
+
+    monkeypatch.setattr(in_memory.server.meta, "append", append)
+    monkeypatch.setattr(in_memory.server.meta, "blobs_only_of", only)
+    said(in_memory.alice.post(f"/sessions/{session}/files", files={"file": ("m.pth", b"weights")}), 503)
+    monkeypatch.undo()
+    record = said(in_memory.alice.post(f"/sessions/{session}/files", files={"file": ("m.pth", b"weights")}))
+    assert in_memory.alice.get(f"/sessions/{session}/files/{record['id']}/download").content == b"weights"

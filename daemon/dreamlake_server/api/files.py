@@ -23,6 +23,7 @@ from dreamlake_server.limits import FILE_BYTES
 from dreamlake_server.problem import bad, not_found, too_large
 from dreamlake_server.push import SessionGone
 from dreamlake_server.route import Call, Response
+from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.meta import Session
 
 
@@ -130,6 +131,9 @@ async def upload(call: Call) -> FileAnswer:
         "deletedAt": None,
     }
     await _write(call, session, {"op": "upload", "time": now, "record": record})
+    if await call.server.owned.find(call.user, sha256) is None:
+        # The last session that had the same bytes was purged, after they were stored and before this one spoke of them.
+        raise StoreUnavailable(f"the bytes of {filename} went with a session that was purged just now")
     return _answer(record, session)
 
 
