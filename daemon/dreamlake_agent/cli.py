@@ -17,6 +17,7 @@ from dreamlake.world import processes
 from dreamlake.world.endpoints import find_agent
 from dreamlake_agent.control import NoAnswer, ask
 from dreamlake_agent.lifecycle import LOG
+from dreamlake_agent.sizes import in_words
 
 NO_AGENT = 3
 _ASK_SECONDS = 10.0
@@ -185,14 +186,6 @@ def _print_log(path: str, last: int | None, position: int = 0) -> int:
         return file.tell()
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
 def _seconds(seconds: float) -> str:
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
@@ -217,8 +210,8 @@ def status(as_json: bool) -> None:
         click.echo(jsons.pretty(found), nl=False)
         return
     click.echo(f"agent {found['version']}, pid {found['pid']} on {found['host']}, up {_seconds(found['uptime'])}")
-    click.echo(f"  memory   {_bytes(found['memory'])}")
-    click.echo(f"  queue    {_bytes(found['queue'])} in journals, not yet applied")
+    click.echo(f"  memory   {in_words(found['memory'])}")
+    click.echo(f"  queue    {in_words(found['queue'])} in journals, not yet applied")
     click.echo(f"  points   {found['points']} ({found['points_per_second']} per second)")
     click.echo(f"  socket   {found['endpoint']}")
     click.echo(f"  log      {found['log']}")
@@ -229,7 +222,7 @@ def status(as_json: bool) -> None:
         ranks = f", ranks {','.join(map(str, session['ranks']))}" if session["ranks"] else ""
         click.echo(f"{name}  {session['state'] or session['phase']}, {session['clients']} open{ranks}")
         click.echo(f"  {session['path']}")
-        click.echo(f"  {session['points']} points, {_bytes(session['queue_bytes'])} queued")
+        click.echo(f"  {session['points']} points, {in_words(session['queue_bytes'])} queued")
         if session["refused"]:
             click.echo(f"  {session['refused']} operations refused")
         if session["lost"]:

@@ -23,6 +23,7 @@ from dreamlake_agent.remote.lake import Lake, NotLetIn, Unreachable
 from dreamlake_agent.remote.source import Source
 from dreamlake_agent.remote.upload import Outcome, Upload
 from dreamlake_agent.repair import Refused, repair
+from dreamlake_agent.sizes import in_words
 
 NOT_ALL = 1
 NO_SESSION = 2
@@ -115,11 +116,10 @@ def _sync(path: str, lake: Lake, *, dry_run: bool, quiet: bool) -> tuple[int, di
             told |= {"behind": behind, "forks": forks}
             if not quiet:
                 click.echo(
-                    f"{name}: {_bytes(behind)} of logs would be sent" if behind else f"{name}: logs are up to date"
+                    f"{name}: {in_words(behind)} of logs would be sent" if behind else f"{name}: logs are up to date"
                 )
             return (NOT_ALL if forks else 0), told
-        with _progress(name, behind) as advance:
-            upload = Upload(source, lake, advance)
+        with _progress(name, behind) as upload.advance:
             sent = upload.run()
     except (Unreachable, NotLetIn):
         raise
@@ -156,17 +156,9 @@ def _settle(path: str, outcome: Outcome) -> None:
 def _summary(sent: Outcome) -> str:
     if not sent.records and not sent.files:
         return "up to date" if not sent.problems else "nothing sent"
-    parts = [f"{sent.records:,} records ({_bytes(sent.bytes)})"] if sent.records else []
-    parts += [f"{sent.files:,} file{'s'[: sent.files != 1]} ({_bytes(sent.file_bytes)})"] if sent.files else []
+    parts = [f"{sent.records:,} records ({in_words(sent.bytes)})"] if sent.records else []
+    parts += [f"{sent.files:,} file{'s'[: sent.files != 1]} ({in_words(sent.file_bytes)})"] if sent.files else []
     return "sent " + ", ".join(parts)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
 @contextlib.contextmanager

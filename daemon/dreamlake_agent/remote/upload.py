@@ -53,11 +53,13 @@ class Upload:
     ``advance`` is told of bytes of logs and files as they arrive.
     """
 
-    def __init__(self, source: Source, lake: Lake, advance: Callable[[int], None] = lambda _bytes: None) -> None:
-        self._source, self._lake, self._advance = source, lake, advance
+    def __init__(self, source: Source, lake: Lake) -> None:
+        self._source, self._lake = source, lake
+        self.advance: Callable[[int], None] = lambda _bytes: None
         self._session = {"workspace": source.workspace, "name": source.name}
         self._places: dict[str, _Place] = {}
         self._stopped: set[str] = set()
+        self._asked = False
         self._has_lost = False  # whether the server had less than it had acked: it was restored from a backup
         self.outcome = Outcome()
 
@@ -70,13 +72,15 @@ class Upload:
         for log in self._source.ends:
             if log not in self._stopped:
                 self._heard(log, said["logs"][log], Mark())
+        self._asked = True
         behind = sum(self._source.ends[log].size - place.mark.size for log, place in self._places.items())
         return behind, len(self._stopped)
 
     def run(self) -> Outcome:
-        """Send what is missing."""
-        for _ in range(STATUS_TRIES):
-            self.status()
+        """Send what is missing; by the status that was asked just now, if it was."""
+        for tried in range(STATUS_TRIES):
+            if tried or not self._asked:
+                self.status()
             while batch := self._batch():
                 self._push(batch)
             if not self._has_lost:
@@ -141,7 +145,7 @@ class Upload:
         self.outcome.records += max(0, now.count - place.count)
         sent = max(0, now.mark.size - before.size)
         self.outcome.bytes += sent
-        self._advance(sent)
+        self.advance(sent)
         if said.get("problem") == "record":
             self._bury(log, now, str(said.get("why") or "the server does not take it"))
         elif now.mark == before and said.get("problem") is None and data:
@@ -212,4 +216,4 @@ class Upload:
         end = min(file.size, start + part_bytes)
         where = url or f"/v1/blobs/{file.sha256}/parts/{number}?size={file.size}"
         self._lake.put(where, end - start, lambda: self._source.chunks(file.path, start, end))
-        self._advance(end - start)
+        self.advance(end - start)
