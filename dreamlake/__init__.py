@@ -17,7 +17,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from dreamlake.decorator import dreamlake_session
-    from dreamlake.errors import AgentUnavailable, DreamlakeError, JournalLost, SessionDamaged
+    from dreamlake.errors import AgentUnavailable, DreamlakeError, JournalLost, RemoteUnavailable, SessionDamaged
     from dreamlake.session import OperationMode, Session
 
 __version__ = "0.3.0"
@@ -26,6 +26,7 @@ __all__ = [
     "DreamlakeError",
     "JournalLost",
     "OperationMode",
+    "RemoteUnavailable",
     "Session",
     "SessionDamaged",
     "dreamlake_session",
@@ -39,6 +40,7 @@ _HOMES = {
     "AgentUnavailable": "dreamlake.errors",
     "DreamlakeError": "dreamlake.errors",
     "JournalLost": "dreamlake.errors",
+    "RemoteUnavailable": "dreamlake.errors",
     "SessionDamaged": "dreamlake.errors",
 }
 

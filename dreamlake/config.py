@@ -5,7 +5,9 @@
 ``DREAMLAKE_LOCAL_PATH``   root of sessions that name none (default ``.dreamlake`` in the working directory)
 ``DREAMLAKE_MODE``         ``disabled``: every call is a no-op
 ``DREAMLAKE_STRICT``       ``1``: a call that could not be kept raises :class:`~dreamlake.errors.JournalLost`
+``DREAMLAKE_API_KEY``      the token for servers, where a session gives none
 ``DREAMLAKE_AGENT``        ``never``: do not start an agent; one that runs is used
+``DREAMLAKE_API_KEY``      the token for servers, before what ``dreamlake login`` has stored (``remote/credentials.py``)
 =========================  =========================================================================================
 """
 
@@ -52,8 +54,29 @@ FLUSHES_MAX = 256  # open flushes of one client; of more, the oldest are forgott
 CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
 CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most
 LOG_BYTES = 4 << 20  # agent.log is rotated past this
+CHECKPOINT_REMOTE_SECONDS = 5.0  # CHECKPOINT_SECONDS of a session with a remote: only what one covers is sent
+
+# ── uploading ───────────────────────────────────────────────────────────────────────────────────────────────────────
+UPLOADS_LOGS = 4  # jobs of one server at once: logs,
+UPLOADS_SMALL = 2  # small files,
+UPLOADS_LARGE = 1  # and large ones
+UPLOADS_LOOK_SECONDS = 0.2  # between two looks at what is due, unless something happens
+UPLOAD_RETRY_SECONDS = (1.0, 60.0)  # full jitter below a wait that doubles: first, and at most
+PAUSED_SECONDS = 5.0  # how often another token is looked for after one was not let in
+REFUSED_SECONDS = 600.0  # a session that the server will not have is asked about again
+UPLOADER_IDLE_SECONDS = 30.0  # without a job the uploader's process ends
+BACKLOG_BYTES = 10 << 30  # of logs and files that wait to be sent: a warning
+TOLD_MAX = 100  # different problems of one upload that are told to people
+
+# ── reading from a server ───────────────────────────────────────────────────────────────────────────────────────────
+REMOTE_CONNECT_SECONDS = 3.0  # a read waits so long for a server to be there,
+REMOTE_ANSWER_SECONDS = 10.0  # and so long for an answer to come, once
+REMOTE_AGAIN_SECONDS = 15.0  # a server that was away is left alone for this
+REMOTE_WARNING_SECONDS = 60.0  # a warning that it is away, so often at most
+REMOTE_KEPT_BYTES = 64 << 20  # of others' histories in memory, for one session object; and of the ends of pages
 
 AGENT_SOCKET = "agent.sock"
+REMOTE_SESSIONS = "sessions"
 _SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
 
 
@@ -107,15 +130,23 @@ def socket_path(folder: str) -> str:
     return os.path.join(f"/tmp/dreamlake-{os.getuid()}", f"{name}.sock")
 
 
-def state_folder() -> str:
-    """Logs and registries of this host's agent; per host, because a home may be shared by many."""
+def base_folder() -> str:
+    """What is kept for this user, on every host that shares the home."""
     home = os.environ.get("DREAMLAKE_HOME")
     if home:
-        base = os.path.abspath(home)
-    else:
-        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        base = os.path.join(state, "dreamlake")
-    return os.path.join(base, socket.gethostname())
+        return os.path.abspath(home)
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "dreamlake")
+
+
+def state_folder() -> str:
+    """Logs and registries of this host's agent; per host, because a home may be shared by many."""
+    return os.path.join(base_folder(), socket.gethostname())
+
+
+def remote_root(url: str, user: str | None) -> str:
+    """The root of sessions that have only a remote: the agent's own, one for each server and user."""
+    digest = hashlib.sha256(f"{url}\n{user or ''}".encode()).hexdigest()[:12]
+    return os.path.join(state_folder(), REMOTE_SESSIONS, digest)
 
 
 def local_root() -> str:
@@ -129,6 +160,11 @@ def is_disabled() -> bool:
 
 def is_strict() -> bool:
     return os.environ.get("DREAMLAKE_STRICT") == "1"
+
+
+def api_key() -> str | None:
+    """The token for servers that the environment gives."""
+    return os.environ.get("DREAMLAKE_API_KEY") or None
 
 
 def may_start_agent() -> bool:

@@ -36,6 +36,7 @@ class FlushRequest:
     end: int
     durable: bool
     hashed: bool
+    remote: bool = False  # until it is on every server, too
     done: threading.Event = field(default_factory=threading.Event)
     problem: str | None = None
     asked: float = -1e9
@@ -90,6 +91,8 @@ class Conversation:
         self.lost = 0  # calls that the journal could not take, for status
         self.stopped = False
         self.refused: list[str] = []
+        self.behind: str | None = None  # why what is synced is not on the server yet
+        self.notices: list[str] = []  # what the agent wanted the user to know, each once
         self.endpoint: str | None = None
         self.line: Line | None = None
         self.spans: dict[str, Spans] = {}
@@ -107,11 +110,11 @@ class Conversation:
 
     # ── for callers, from any thread ────────────────────────────────────────────────────────────────────────────────
 
-    def request_flush(self, *, durable: bool = False, hashed: bool = False) -> FlushRequest:
+    def request_flush(self, *, durable: bool = False, hashed: bool = False, remote: bool = False) -> FlushRequest:
         """Ask for everything appended so far to be committed and shown; wait on its ``done``."""
         with self.changed:
             self._numbers += 1
-            request = FlushRequest(self._numbers, self.journal.end, durable, hashed)
+            request = FlushRequest(self._numbers, self.journal.end, durable, hashed, remote)
             self._flushes[request.number] = request
         return request
 
@@ -166,7 +169,8 @@ class Conversation:
 
     def is_awaited(self) -> bool:
         """Whether somebody waits for the agent right now: a greeting or a flush is under way."""
-        return self.line is not None and (self.phase == GREETING or bool(self._flushes))
+        awaited = any(not request.remote for request in list(self._flushes.values()))
+        return self.line is not None and (self.phase == GREETING or awaited)
 
     def turn(self, now: float) -> int:
         """Send what there is to send; returns how many bytes of the journal that were."""
@@ -223,8 +227,10 @@ class Conversation:
             requests = list(self._flushes.values())
         for request in requests:
             if now - request.asked >= config.ASK_SECONDS:
-                numbers = (request.number, request.end, int(request.durable), int(request.hashed))
-                if self._say(messages.FLUSH, self.journal.client, *numbers):
+                asked: tuple[Any, ...] = (messages.SYNC, self.journal.client, request.number, request.end)
+                if not request.remote:
+                    asked = (messages.FLUSH, *asked[1:], int(request.durable), int(request.hashed))
+                if self._say(*asked):
                     request.asked = now
 
     def leave(self) -> None:
@@ -306,6 +312,14 @@ class Conversation:
             request.problem = problem
             request.done.set()
 
+    def _is_behind(self, now: float, text: str) -> None:
+        self.behind = text
+
+    def _noticed(self, now: float, text: str) -> None:
+        if text not in self.notices and len(self.notices) < config.TOLD_MAX:
+            self.notices.append(text)
+            log.warning("dreamlake: %s: %s", self.hello["path"], text)
+
     def _sent_elsewhere(self, now: float, endpoint: str | None, why: str) -> None:
         if endpoint is not None and endpoint != self.endpoint:
             self._elsewhere = endpoint
@@ -362,6 +376,8 @@ class Conversation:
         messages.WELCOME: _welcome,
         messages.ACK: _acked,
         messages.FLUSHED: _flushed,
+        messages.BEHIND: _is_behind,
+        messages.NOTICE: _noticed,
         messages.ELSEWHERE: _sent_elsewhere,
         messages.DAMAGED: _was_damaged,
         messages.TROUBLE: _troubled,

@@ -5,6 +5,8 @@
     DreamlakeError
     ├── AgentUnavailable     nobody answered within the time: the operations are in the journal (also a TimeoutError)
     ├── SessionDamaged       the directory cannot be opened as it is (also a ValueError)
+    ├── NotSynced            sync(): not everything is on the server (also a TimeoutError)
+    ├── RemoteUnavailable    nothing is here, and the server, which may have something, could not be asked
     └── JournalLost          DREAMLAKE_STRICT=1 only: a call could not be kept (also an OSError)
 
 Wrong calls raise Python's own ``TypeError``, ``ValueError``, ``RuntimeError`` and ``FileNotFoundError``, at the call.
@@ -25,6 +27,16 @@ class AgentUnavailable(DreamlakeError, TimeoutError):
 class SessionDamaged(DreamlakeError, ValueError):
     """A session directory that cannot be opened as it stands; the message says which file, and nothing was
     overwritten."""
+
+
+class NotSynced(DreamlakeError, TimeoutError):
+    """Not everything is on the server, within the time or for a reason that the message tells. Nothing is lost: the
+    agent goes on sending."""
+
+
+class RemoteUnavailable(DreamlakeError):
+    """A read of a session with a remote: there is nothing on this machine, and whether there is at the server is not
+    known, since it could not be asked. The message says why."""
 
 
 class JournalLost(DreamlakeError, OSError):

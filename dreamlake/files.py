@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import mimetypes
 import os
 import stat
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from dreamlake.session import Session
     from dreamlake.writer import Writer
 
-_COPY_BYTES = 1 << 20
 Tags = list[str]  # inside the classes below, "list" is their method
 _CAPTURE_TRIES = 3
 
@@ -45,10 +45,11 @@ class FileRecord(Mapping[str, Any]):
             found = next((each for each in reader.files() if each["id"] == self._fields["id"]), None)
         if found is not None and found.get("checksum"):
             return str(found["checksum"])
-        for record in Files(self._session)._records(hashed=True):
-            if record["id"] == self._fields["id"]:
-                checksum = record.get("checksum")
-                return str(checksum) if checksum else None
+        with self._session._reader(hashed=True) as reader:
+            for record in reader.files():
+                if record["id"] == self._fields["id"]:
+                    checksum = record.get("checksum")
+                    return str(checksum) if checksum else None
         return None
 
     def __iter__(self) -> Iterator[str]:
@@ -131,20 +132,18 @@ class Files:
         writer.remember_capture(kept, f".dreamlake/incoming/{incoming}", f"files/{place}")
         return FileRecord(session, record)
 
-    def _records(self, *, hashed: bool = True) -> list[dict[str, Any]]:
-        if self._session._disabled:
-            return []
-        with self._session._reader(hashed=hashed) as reader:
-            return reader.files()
-
     def list(self, path: str | None = None, tags: Tags | None = None) -> list[dict[str, Any]]:
         """The records of the session's files: all, those directly or deeper under ``path``, those with all of
         ``tags``."""
         folder = names.file_folder(path) if path else ""
         wanted = set(tags or ())
+        if self._session._disabled:
+            return []
+        with self._session._reader(hashed=True) as reader:
+            records = (self._session._joined(reader) or reader).files()
         return [
             record
-            for record in self._records()
+            for record in records
             if _is_under(str(record.get("path", "")), folder) and wanted <= set(record.get("tags") or ())
         ]
 
@@ -155,12 +154,17 @@ class Files:
         The content is checked against its SHA-256. Raises :class:`FileNotFoundError` for an unknown id,
         :class:`ValueError` when the content is not what was uploaded.
         """
-        record = self._record(file_id)
-        target = os.fspath(dest_path) if dest_path is not None else str(record["filename"])
-        if os.path.isdir(target):
-            target = os.path.join(target, str(record["filename"]))
-        with SessionReader(self._session.path) as reader:
-            _copy_out(reader, record, target)
+        if self._session._disabled:
+            raise self._unknown(file_id)
+        with self._session._reader(hashed=True) as reader:
+            found = self._session._joined(reader) or reader
+            record = next((each for each in found.files() if each.get("id") == file_id), None)
+            if record is None:
+                raise self._unknown(file_id)
+            target = os.fspath(dest_path) if dest_path is not None else str(record["filename"])
+            if os.path.isdir(target):
+                target = os.path.join(target, str(record["filename"]))
+            _copy_out(found.chunks(record), record, target)
         return target
 
     def update(
@@ -176,10 +180,10 @@ class Files:
         if self._session._disabled:
             return {"id": file_id, **given}
         writer = self._session._ready_for_change()
-        record = self._record(file_id, hashed=False)
+        record = self._record(file_id)
         if given:
             writer.put(ops.FILE_CHANGE, file_id, jsons.encode(given))
-            record = self._record(file_id, hashed=False)
+            record = self._record(file_id)
         return record
 
     def delete(self, file_id: str) -> dict[str, Any]:
@@ -190,17 +194,22 @@ class Files:
         if self._session._disabled:
             return {"id": file_id, "deletedAt": None}
         writer = self._session._ready_for_change()
-        self._record(file_id, hashed=False)
+        self._record(file_id)
         writer.put(ops.FILE_DELETE, file_id)
         with self._session._reader() as reader:
             found = reader.file_records().get(file_id, {})
         return {"id": file_id, "deletedAt": found.get("deletedAt")}
 
-    def _record(self, file_id: str, *, hashed: bool = True) -> dict[str, Any]:
-        for record in self._records(hashed=hashed):
-            if record.get("id") == file_id:
-                return record
-        raise FileNotFoundError(f"no file with the id {file_id!r} in session {self._session.name}")
+    def _record(self, file_id: str) -> dict[str, Any]:
+        """Of a file of this directory: only those can be changed here."""
+        with self._session._reader() as reader:
+            for record in reader.files():
+                if record.get("id") == file_id:
+                    return record
+        raise self._unknown(file_id)
+
+    def _unknown(self, file_id: str) -> FileNotFoundError:
+        return FileNotFoundError(f"no file with the id {file_id!r} in session {self._session.name}")
 
 
 class FileBuilder:
@@ -332,23 +341,20 @@ def _capture(writer: Writer, source: str, incoming: str) -> int:
         os.close(origin)
 
 
-def _copy_out(reader: SessionReader, record: dict[str, Any], target: str) -> None:
-    fd = reader.open_file(record)
+def _copy_out(chunks: Iterator[bytes], record: dict[str, Any], target: str) -> None:
     temp = f"{target}.{uuid.uuid4().hex[:8]}.part"
     digest = hashlib.sha256()
+    first = next(chunks, b"")  # before anything is made: there may be none to have
     try:
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         with open(temp, "xb") as out:
-            offset = 0
-            while chunk := REAL_DISK.pread(fd, _COPY_BYTES, offset):
+            for chunk in itertools.chain((first,), chunks):
                 digest.update(chunk)
                 out.write(chunk)
-                offset += len(chunk)
         wanted = record.get("checksum")
         if wanted and digest.hexdigest() != wanted:
             raise ValueError(f"{record['filename']} is damaged: its SHA-256 is not the one it was uploaded with")
         os.replace(temp, target)
     finally:
-        REAL_DISK.close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)

@@ -39,7 +39,7 @@ class Parameters:
         if self._session._disabled:
             return {}
         with self._session._reader() as reader:
-            flat = reader.parameters()
+            flat = (self._session._joined(reader) or reader).parameters()
         return flat if flatten else self.unflatten_dict(flat)
 
     @staticmethod

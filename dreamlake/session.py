@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
-from dreamlake.errors import AgentUnavailable, SessionDamaged
+from dreamlake.errors import AgentUnavailable, NotSynced, SessionDamaged
 from dreamlake.exits import install_hooks, open_sessions
 from dreamlake.files import FileBuilder, Files
 from dreamlake.logs import LogBuilder, write_log
@@ -22,6 +22,7 @@ from dreamlake.reader.baseline import DamagedView, read_view
 from dreamlake.reader.session import SessionReader
 from dreamlake.tracks import Track
 from dreamlake.wire import jsons, names, ops
+from dreamlake.wire.remotes import Remote, address
 from dreamlake.wire.state import PARAMETERS_LOG, PARAMETERS_VIEW, SESSION_LOG, SESSION_VIEW
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
@@ -29,6 +30,9 @@ from dreamlake.writer import NoJournal, Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from dreamlake.remote.joined import Joined
+    from dreamlake.remote.others import Others
 
 log = logging.getLogger("dreamlake")
 
@@ -51,6 +55,11 @@ class Session:
     ``metadata`` (a dict) replace what is stored when given. ``local_path`` is the root; without it
     ``DREAMLAKE_LOCAL_PATH``, else ``.dreamlake`` in the working directory. ``write_protected=True`` is kept with the
     session: its parameters and files do not change from then on, and nothing does once it has finished.
+
+    ``remote`` is a server's URL: the agent sends everything there, whatever becomes of this process; nothing here waits
+    for the network. With ``local_path`` the directory is there, without it in the agent's own folder. ``api_key`` is
+    the token for that server, else ``DREAMLAKE_API_KEY``, else what ``dreamlake login`` has stored for that URL and
+    ``user_name``.
 
     Use it in a ``with``, through :func:`~dreamlake.decorator.dreamlake_session`, or with :meth:`open` and
     :meth:`close`. Any number of processes and threads may have the same session open; each call is kept before it
@@ -79,10 +88,9 @@ class Session:
         local_path: str | os.PathLike[str] | None = None,
     ) -> None:
         self._folders = (names.folder_of("workspace", workspace), names.folder_of("name", name))
-        if remote is not None:
-            raise ValueError(
-                "remote= is not supported by this version: leave it out, and the session is kept locally, complete"
-            )
+        self._remote = self._remote_of(remote, user_name)
+        if api_key is not None and not isinstance(api_key, str):
+            raise TypeError(f"api_key must be a string, not {type(api_key).__name__}")
         self.name = name
         self.workspace = workspace
         self.description = description
@@ -90,7 +98,13 @@ class Session:
         self.folder = folder
         self.write_protected = bool(write_protected)
         self.metadata = metadata
-        self.mode = OperationMode.LOCAL
+        self.mode = (
+            OperationMode.LOCAL
+            if self._remote is None
+            else OperationMode.REMOTE
+            if local_path is None
+            else OperationMode.HYBRID
+        )
         self.api_key, self.user_name = api_key, user_name
         self._given = self._encode_given()
         self._local_path = os.fspath(local_path) if local_path is not None else None
@@ -103,6 +117,13 @@ class Session:
         self._sealed = False
         self._lock = threading.RLock()
         self._child = False
+        self._others: Others | None = None
+
+    @staticmethod
+    def _remote_of(remote: str | None, user_name: str | None) -> Remote | None:
+        if user_name is not None and (not isinstance(user_name, str) or not user_name):
+            raise TypeError("user_name must be a string that is not empty")
+        return None if remote is None else Remote(address(remote), user_name)
 
     def _encode_given(self) -> bytes:
         for field in ("description", "folder"):
@@ -121,6 +142,8 @@ class Session:
         return f"<Session {self.workspace}/{self.name} ({state}) {self._path or self._root()}>"
 
     def _root(self) -> str:
+        if self.mode is OperationMode.REMOTE and self._remote is not None:
+            return config.remote_root(self._remote.url, self._remote.user)
         return os.path.abspath(self._local_path if self._local_path is not None else config.local_root())
 
     @property
@@ -214,8 +237,14 @@ class Session:
         opening: dict[str, Any] = {"name": self.name, "workspace": self.workspace}
         if rank is not None:
             opening.update(rank=rank, world_size=size)
+        key: dict[str, str | None] | None = None
+        if self._remote is not None:
+            opening["remote"] = {"url": self._remote.url, "user": self._remote.user}
+            token = self.api_key or config.api_key()
+            if token:
+                key = {"url": self._remote.url, "user": self._remote.user, "token": token}
         try:
-            self._writer = Writer(self._path, opening, self._given, forked=forked)
+            self._writer = Writer(self._path, opening, self._given, forked=forked, key=key)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot open the session in {self._path}: {error.strerror}. Choose another local_path"
@@ -317,6 +346,27 @@ class Session:
                 "`dreamlake agent status` says more"
             )
 
+    def sync(self, timeout: float | None = None) -> None:
+        """Wait until everything this process wrote, and the files it uploaded, are on the server.
+
+        ``timeout`` is in seconds; without one it waits for as long as it takes. A session without a remote has nowhere
+        to send to: then this is :meth:`flush`. Raises :class:`~dreamlake.errors.NotSynced` when it is not all there by
+        then, or cannot be; nothing is lost, and the agent goes on sending, also after this process has ended.
+        """
+        if self._disabled and self._is_open:
+            return
+        writer = self._ready()
+        if self._remote is None:
+            self.flush()
+            return
+        done, why = writer.wait_for_servers(timeout)
+        if not done:
+            why = why or f"it was not within {timeout} s"
+            raise NotSynced(
+                f"not everything is on {self._remote.url}: {why}. The agent goes on; `dreamlake agent status` says how "
+                "far it is"
+            )
+
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ready(self) -> Writer:
@@ -364,6 +414,14 @@ class Session:
         if self._writer is not None:
             self._writer.flush(config.FLUSH_SECONDS, hashed=hashed, patient=False)
         return SessionReader(self._path)
+
+    def _joined(self, reader: SessionReader) -> Joined | None:
+        """The directory and what other ones of this session have sent, read as one; None without a remote."""
+        if self._remote is None:
+            return None
+        from dreamlake.remote.joined import joined
+
+        return joined(self, reader)
 
     # ── nouns ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -158,13 +158,16 @@ class Track:
         """Points from ``start_index`` on, at most ``limit``, your own among them. An unknown track is empty.
 
         Returns ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex", "total", "hasMore"}``; ``total``
-        is the number returned.
+        is the number returned. With a remote, what other directories of the session have sent is among them: then each
+        row has its ``origin``, ``index`` is its place there, and ``start_index`` counts from the beginning of all.
+        Raises :class:`~dreamlake.errors.RemoteUnavailable` when the answer is empty and the server, which may have
+        points, cannot be asked.
         """
         rows: list[dict[str, Any]] = []
         more = False
         if not self._session._disabled:
             with self._session._reader() as reader:
-                rows, more = reader.points(self._name, start_index, limit)
+                rows, more = (self._session._joined(reader) or reader).points(self._name, start_index, limit)
         return {
             "data": [{**row, "index": str(row["index"])} for row in rows],
             "startIndex": str(rows[0]["index"] if rows else start_index),
@@ -178,11 +181,12 @@ class Track:
         if self._session._disabled:
             raise FileNotFoundError(f"no track {self._name!r}: DREAMLAKE_MODE=disabled keeps nothing")
         with self._session._reader() as reader:
-            return reader.stats(self._name)
+            return (self._session._joined(reader) or reader).stats(self._name)
 
     def list_all(self) -> list[dict[str, Any]]:
         """A summary of every track of the session."""
         if self._session._disabled:
             return []
         with self._session._reader() as reader:
-            return [reader.stats(name) for name in reader.tracks()]
+            found = self._session._joined(reader) or reader
+            return [found.stats(name) for name in found.tracks()]

@@ -105,6 +105,7 @@ class Writer:
         given: bytes,
         *,
         forked: bool = False,
+        key: dict[str, str | None] | None = None,
         process: Process = THIS_PROCESS,
     ) -> None:
         """Make the directory and a journal in it, and write the opening. Raises :class:`OSError` when that cannot
@@ -123,6 +124,7 @@ class Writer:
             **({"forked": True} if forked else {}),
         }
         self._given = given
+        self._key = key  # {url, user, token}: said to the agent, and written nowhere
         self.ordinals: dict[str, int] = {}
         # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
         self.captured: list[tuple[int, str, str]] = []
@@ -155,6 +157,8 @@ class Writer:
             disk.close(at)
             raise
         hello = {"path": path, "dev": found.dev, "ino": found.ino, "by": self._by}
+        if self._key is not None:
+            hello["key"] = self._key
         conversation = Conversation(journal, hello, lambda: process.path_of(at))
         conversation.lost = self.lost
         self._named = False
@@ -327,6 +331,27 @@ class Writer:
                 if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
                     return False
             return True
+        finally:
+            conversation.withdraw(request)
+
+    def wait_for_servers(self, seconds: float | None) -> tuple[bool, str | None]:
+        """Wait until everything written so far is on every server; whether it is, or what else there is to say of
+        it."""
+        conversation = self.conversation
+        request = conversation.request_flush(remote=True)
+        link_thread().wake()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        try:
+            while not request.done.wait(0.05 if deadline is None else min(0.05, max(0.0, deadline - time.monotonic()))):
+                if conversation is not self.conversation:
+                    return self.wait_for_servers(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if conversation.damaged is not None:
+                    return False, conversation.damaged
+                if conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
+                    return False, f"there is no agent: {conversation.no_agent}"
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False, conversation.behind
+            return request.problem is None, request.problem
         finally:
             conversation.withdraw(request)
 

@@ -27,7 +27,10 @@ NAMED_ONLY_IN = {
     "click": [
         "dreamlake/cli/",
         "daemon/dreamlake_agent/cli.py",
+        "daemon/dreamlake_agent/cli_login.py",
+        "daemon/dreamlake_agent/cli_pull.py",
         "daemon/dreamlake_agent/cli_sync.py",
+        "daemon/dreamlake_agent/progress.py",
         f"{SERVER}/cli.py",
     ],
     "starlette": [f"{SERVER}/app.py", f"{SERVER}/route.py"],
@@ -38,7 +41,8 @@ NAMED_ONLY_IN = {
         f"{SERVER}/stores/mongodb_tokens.py",
     ],
     "obstore": [f"{SERVER}/stores/s3.py"],
-    "httpx": [f"{SERVER}/stores/s3.py", "daemon/dreamlake_agent/remote/lake.py"],
+    "httpx": [f"{SERVER}/stores/s3.py", "dreamlake/remote/lake.py", "dreamlake/remote/ways.py"],
+    "rich": ["daemon/dreamlake_agent/progress.py"],
     "sqlite3": [f"{SERVER}/stores/sqlite.py", f"{SERVER}/stores/sqlite_file.py", f"{SERVER}/stores/sqlite_tokens.py"],
     "prometheus_client": [f"{SERVER}/metrics.py"],
     "python_multipart": [f"{SERVER}/api/multipart.py"],
@@ -77,13 +81,11 @@ PURE = {
         {"dreamlake_agent.core", "dreamlake.wire", "dreamlake.config", "dreamlake.errors"},
         set[str](),
     ),
-    # What the server decides: what is taken of a push, and what the histories of several origins say together.
+    # What the server decides: what is taken of a push.
     "dreamlake_server.records": (
         {"dreamlake.wire", "dreamlake_server.limits", "dreamlake_server.stores.meta"},
         {"msgspec"},
     ),
-    "dreamlake_server.projection": ({"dreamlake.wire"}, set[str]()),
-    "dreamlake_server.summary": ({"dreamlake.wire"}, set[str]()),
 }
 
 SERVER_MAY_KNOW = {"dreamlake.wire", "dreamlake.reader", "dreamlake.config", "dreamlake.errors"}
@@ -93,6 +95,7 @@ AGENT_MAY_KNOW = {
     "dreamlake.reader",
     "dreamlake.config",
     "dreamlake.world",
+    "dreamlake.remote",
     "dreamlake.journal",
     "dreamlake.errors",
 }

@@ -229,3 +229,22 @@ def status(as_json: bool) -> None:
             click.echo(f"  {session['lost']} calls lost: a journal could not take them")
         if session["trouble"]:
             click.echo(f"  trouble: {session['trouble']}")
+        _print_uploads(session["uploads"])
+    for left in found["uploads"]:
+        click.echo(f"{left['path']}  not open, to be sent")
+        _print_uploads(left["uploads"])
+
+
+def _print_uploads(uploads: list[dict[str, Any]]) -> None:
+    for each in uploads:
+        remote = each["url"] if each["user"] is None else f"{each['url']} as {each['user']}"
+        said = [f"  to {remote}: {each['state']}"]
+        if each["state"] != "sent":
+            files = f", {each['pending_files']} files" if each["pending_files"] else ""
+            said.append(f"{each['pending_operations']} operations{files}, {in_words(each['pending_bytes'])} to go")
+            said.append(f"{_seconds(each['lag'])} behind")
+        if each["next_attempt"] is not None:
+            said.append(f"next attempt in {_seconds(each['next_attempt'])}")
+        click.echo(", ".join(said))
+        for problem in [*([each["last_error"]] if each["last_error"] else []), *each["problems"]]:
+            click.echo(f"    {problem}")

@@ -23,6 +23,7 @@ from dreamlake_agent.core import events
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Loop, RealWorld
 from dreamlake_agent.status import Status
+from dreamlake_agent.uploader import Uploader
 from dreamlake_agent.workers import ThreadWorkers
 
 LOCK = "agent.lock"
@@ -131,16 +132,12 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     workers = ThreadWorkers(hub.wake)
     registry = Registry(os.path.join(state, "directories"))
-    loop = Loop(
-        core,
-        REAL_DISK,
-        hub,
-        workers,
-        RealWorld(),
-        who,
-        lambda level, text: logger.log(levels.get(level, logging.INFO), text),
-        registry,
-    )
+
+    def log(level: str, text: str) -> None:
+        logger.log(levels.get(level, logging.INFO), text)
+
+    uploader = Uploader(hub.wake, log)
+    loop = Loop(core, REAL_DISK, hub, workers, RealWorld(), who, log, registry, uploader)
     status = Status(loop, endpoint, log_path)
     loop.report = lambda: jsons.encode(status.describe())
     stops: list[int] = []
@@ -168,6 +165,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
         raise
     finally:
         logger.info("agent ended, pid %d", who["pid"])
+        uploader.rest()
         workers.finish()
         hub.close()
         os.close(lock_fd)

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from dreamlake import config
+from dreamlake.errors import DreamlakeError
 from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.commits import Checkpoint
+from dreamlake.reader.segments import JOURNALS
 from dreamlake.wire import messages, ops
 from dreamlake.world import processes
 from dreamlake.world.disk import READ, Disk
@@ -55,6 +57,33 @@ class Memory(Protocol):
     def drop(self, path: str) -> None: ...
 
 
+class Uploader(Protocol):
+    """Whoever sends directories to servers (:class:`dreamlake_agent.uploader.Uploader`), and the keys for it."""
+
+    def start(self, effect: do.Upload) -> None: ...
+    def rest(self) -> None: ...
+    def done(self) -> list[on.Event]: ...
+    def keep_key(self, effect: do.KeepKey) -> None: ...
+    def forget(self, effect: do.Forget) -> None: ...
+
+
+class NoUploader:
+    def start(self, effect: do.Upload) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+    def done(self) -> list[on.Event]:
+        return []
+
+    def keep_key(self, effect: do.KeepKey) -> None:
+        pass
+
+    def forget(self, effect: do.Forget) -> None:
+        pass
+
+
 class NoMemory:
     def add(self, path: str) -> None:
         pass
@@ -83,12 +112,14 @@ class Loop:
         who: dict[str, Any],
         log: Log,
         memory: Memory | None = None,
+        uploader: Uploader | None = None,
     ) -> None:
         self.core, self.disk, self.hub, self.workers, self.world = core, disk, hub, workers, world
         # what an owner's file says of us: host, boot, ns, pid, start, endpoint, version
         self.who = who
         self.log = log
         self.memory = memory or NoMemory()
+        self.uploader = uploader or NoUploader()
         self.directories: dict[on.Key, Directory] = {}
         self._paths: dict[on.Key, str] = {}
         self.report: Callable[[], bytes] = lambda: b"{}"
@@ -124,6 +155,8 @@ class Loop:
             self.take(on.Drained())
         for event in self.workers.done():
             self._worker_done(event)
+        for event in self.uploader.done():
+            self.take(event)
         now = self.world.monotonic()
         if now - self._ticked >= config.TICK_SECONDS or now < self._ticked:
             self._ticked = now
@@ -214,6 +247,7 @@ class Loop:
                 for client, found in directory.state.clients.items()
                 if found.state == ops.RUNNING and bytes.fromhex(client) not in directory.segments
             ),
+            directory.remotes,
         )
 
     def _seen(self, directory: Directory) -> list[on.JournalSeen]:
@@ -247,7 +281,7 @@ class Loop:
         author = directory.state.clients.get(client.hex())
         points = sum(span[2] for spans in out.placed.values() for span in spans)
         state = author.state if author else None
-        return on.AppliedRun(key, client, end, running, points, out.placed, out.refused, state, own)
+        return on.AppliedRun(key, client, end, running, points, out.placed, out.refused, state, own, directory.remotes)
 
     def _follow(self, effect: do.Follow) -> on.Event | None:
         def act(directory: Directory) -> on.Event:
@@ -361,12 +395,42 @@ class Loop:
         if directory is None:
             return
         path = self._paths.pop(effect.key)
-        if directory.is_settled():
+        if directory.is_settled() and not effect.keep:
             self.memory.drop(path)
         if self._working.get(effect.key) is directory:
             self._letting_go.add(effect.key)
         else:
             directory.close()
+
+    def _upload(self, effect: do.Upload) -> None:
+        self.uploader.start(effect)
+
+    def _rest_uploader(self, effect: do.RestUploader) -> None:
+        self.uploader.rest()
+
+    def _keep_key(self, effect: do.KeepKey) -> None:
+        try:
+            self.uploader.keep_key(effect)
+        except (DreamlakeError, ValueError, OSError) as error:
+            self.log("warning", f"the key that was given for {effect.path} cannot be kept: {error}")
+
+    def _drop_superseded(self, effect: do.DropSuperseded) -> on.Event | None:
+        return self._in_directory(effect.key, lambda directory: directory.drop_superseded(effect.newest))
+
+    def _forget(self, effect: do.Forget) -> None:
+        self.uploader.forget(effect)
+        try:
+            at = self.disk.root(effect.path)
+        except OSError:
+            return  # it is not there any more
+        try:
+            waiting = bool(self.disk.listdir(JOURNALS, at))
+        except OSError:
+            waiting = True
+        finally:
+            self.disk.close(at)
+        if not waiting:
+            self.memory.drop(effect.path)
 
     def _note(self, effect: do.Note) -> None:
         self.log(effect.level, effect.text)
@@ -392,6 +456,11 @@ class Loop:
         do.DropJournal: _drop_journal,
         do.Hash: _hash,
         do.Release: _release,
+        do.Upload: _upload,
+        do.RestUploader: _rest_uploader,
+        do.KeepKey: _keep_key,
+        do.DropSuperseded: _drop_superseded,
+        do.Forget: _forget,
         do.Note: _note,
         do.Report: _report,
         do.Exit: _exit,
@@ -410,7 +479,10 @@ class _Lasting:
         if self.checkpoint is None:
             return on.Synced(self.key)
         directory.checkpointed(self.checkpoint)
-        return on.Checkpointed(self.key, {client: at for client, (at, _) in self.checkpoint.clients.items()})
+        covered = {client: at for client, (at, _) in self.checkpoint.clients.items()}
+        logs = self.checkpoint.logs.values()
+        total = (sum(mark.tail.rows for mark in logs), sum(mark.size for mark in logs))
+        return on.Checkpointed(self.key, covered, directory.kept, total)
 
 
 def _durable(key: on.Key, job: Callable[[], None], done: Any) -> Any:

@@ -35,6 +35,9 @@ class Status:
     def describe(self) -> dict[str, Any]:
         core = self._loop.core
         sessions = [self._session(key) for key in sorted(core.sessions, key=lambda key: core.sessions[key].path)]
+        kept = {session["path"] for session in sessions}
+        left = set(core.uploads.paths()) - kept
+        now = self._loop.world.monotonic()
         return {
             "pid": self._loop.who["pid"],
             "host": self._loop.who["host"],
@@ -49,6 +52,8 @@ class Status:
             "points_per_second": self._points_per_second(),
             "last_error": core.last_error,
             "sessions": sessions,
+            # directories that nobody has open, and that are not wholly sent
+            "uploads": [{"path": path, "uploads": core.uploads.describe(path, now)} for path in sorted(left)],
         }
 
     def _session(self, key: tuple[int, int]) -> dict[str, Any]:
@@ -60,5 +65,6 @@ class Status:
         found["name"] = state.session.get("name") if state and state.session else None
         found["workspace"] = state.session.get("workspace") if state and state.session else None
         running = [each for each in state.run.values() if each["state"] == "running"] if state else []
+        found["uploads"] = self._loop.core.uploads.describe(session.path, self._loop.world.monotonic())
         found["ranks"] = sorted(each["rank"] for each in running if each["rank"] is not None)
         return found

@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from dreamlake.wire.times import time_text
-from dreamlake_server import browsers, decode
+from dreamlake_server import browsers, decode, limits
 from dreamlake_server.auth import Auth, who
 from dreamlake_server.blobs import OwnedBlobs
 from dreamlake_server.health import Doctor
@@ -58,6 +58,7 @@ class Server:
     spool: str = field(default_factory=tempfile.gettempdir)  # a folder for bytes on their way; use nameless files
     loopback: bool = True  # whether it listens for this machine only
     allow_hosts: tuple[str, ...] = ()  # further names that it goes by, in lower case
+    purge_days: int = limits.PURGE_DAYS  # a deleted session can be restored for so long
     clock: Callable[[], int] = time.time_ns
     metrics: Metrics = field(default_factory=Metrics)
     stopping: bool = False  # requests that are cancelled now are told to come again

@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dreamlake.wire import jsons
 from dreamlake.wire.names import folder_of
@@ -32,13 +32,14 @@ class Caller:
 
     user: str
     read_only: bool = False
+    token: Token | None = None  # None where users are who they say
 
 
 class Auth(Protocol):
     """Raises :class:`Problem` when nobody can be made out. ``address`` is where the call comes from, ``now`` is in
     seconds."""
 
-    kind: str
+    kind: Literal["token", "none"]
 
     async def caller(self, authorization: str | None, address: str, now: float) -> Caller: ...
 
@@ -87,7 +88,7 @@ def _unauthorized(text: str, error: str = "") -> Problem:
 class ByToken:
     """Users are who their tokens say. A right token is never refused, however many wrong ones came before it."""
 
-    kind = "token"
+    kind: Literal["token", "none"] = "token"
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -106,7 +107,7 @@ class ByToken:
             raise self._wrong(address, now)
         if token.revoked is not None:
             raise _unauthorized(f"token {token.id} was revoked: ask for another one", "invalid_token")
-        return Caller(token.user, token.read_only)
+        return Caller(token.user, token.read_only, token)
 
     def _wrong(self, address: str, now: float) -> Problem:
         if seconds := self._failures.count(address, now):
@@ -118,7 +119,7 @@ class ByToken:
 class ByWord:
     """Users are who they say: for a server that nobody but its own machine can reach."""
 
-    kind = "none"
+    kind: Literal["token", "none"] = "none"
 
     async def caller(self, authorization: str | None, address: str, now: float) -> Caller:
         text = _bearer(authorization)

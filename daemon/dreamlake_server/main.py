@@ -114,6 +114,7 @@ def _server(settings: Settings, folder: Path, loopback: bool) -> Server:
         spool=str(folder / data.SPOOL),
         loopback=loopback,
         allow_hosts=tuple(name.lower() for name in settings.allow_hosts),
+        purge_days=settings.purge_days,
     )
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from dreamlake.wire.projection import Projection, time_of
 from dreamlake.wire.state import FILES_LOG, PARAMETERS_LOG, TRACKS_LOG
 from dreamlake_server import records
-from dreamlake_server.projection import Projection
 from dreamlake_server.stores.meta import Head, Meta
 
 FOLLOWED = (PARAMETERS_LOG, TRACKS_LOG, FILES_LOG)
@@ -43,16 +43,17 @@ class Projections:
         return kept.projection
 
     async def _follow(self, session_id: str, kept: _Kept, origin: str, log: str, head: Head) -> None:
-        index, time = kept.followed.get((origin, log), (0, ""))
+        index, time = kept.followed.get((origin, log), (head.base, ""))
         while index < head.count:
             segments = await self._meta.segments(session_id, origin, log, index, _SEGMENTS_AT_ONCE)
             if not segments:
                 return
             for segment in segments:
+                time = max(time, segment.time_before or "")  # of a base
                 for line in records.lines_of(segment)[index - segment.first :]:
                     if line:
                         row = records.parsed(line)
-                        time = max(time, records.time_of(row) or "")
+                        time = max(time, time_of(row) or "")
                         kept.projection.take(log, (time, origin, index), row)
                     index += 1
                 # After each segment, not at the end: a failure in between must not have rows taken twice.

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from dreamlake.wire.marks import Mark
+from dreamlake.wire.projection import checksums
 from dreamlake.wire.state import FILES_LOG, SESSION_LOG
+from dreamlake.wire.summary import summarised
 from dreamlake_server import records
 from dreamlake_server.limits import RACE_TRIES
-from dreamlake_server.projection import checksums
 from dreamlake_server.records import Batch
 from dreamlake_server.stores import StoreUnavailable
 from dreamlake_server.stores.meta import Append, Head, Meta, Session
-from dreamlake_server.summary import summarised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,14 +107,16 @@ async def _carry_out(meta: Meta, session: Session, origin: str, plan: _Plan, gro
 async def _consider(meta: Meta, session: Session, origin: str, log: str, batch: Batch, head: Head, plan: _Plan) -> None:
     plan.logs[log] = acked = Acked(head)
     end = min(batch.end, head.count)
-    stored = records.mark_at_end(head)
+    stored: Mark | None = records.mark_at_end(head)
     if batch.first <= head.count and end < head.count:
-        stored = await mark_of(meta, session.id, origin, log, end)
+        stored = None if end < head.base else await mark_of(meta, session.id, origin, log, end, head)
     verdict = records.judge(head, batch, stored)
     if verdict == records.GAP:
         acked.problem = {"problem": "gap", "expected": head.count}
         return
     if verdict == records.FORK:
+        if stored is None:  # what is before a base is not known here
+            end, stored = head.base, await mark_of(meta, session.id, origin, log, head.base, head)
         acked.problem = {"problem": "fork", "index": end, "mark": stored.text}
         return
     if batch.end <= head.count:
@@ -131,7 +133,7 @@ async def _consider(meta: Meta, session: Session, origin: str, log: str, batch: 
     if wrong is not None:
         acked.problem = {"problem": "record", "index": wrong.index, "why": wrong.why}
     if append is not None:
-        acked.head, acked.records = append.after, append.after.count - head.count
+        acked.head, acked.records = append.after, append.after.count - max(head.count, append.after.base)
         plan.appends.append(append)
         if log in (SESSION_LOG, FILES_LOG):
             new = batch.lines[head.count - batch.first :][: acked.records]
@@ -147,8 +149,10 @@ async def _summary(meta: Meta, session: Session, origin: str, plan: _Plan) -> di
     return summarised(origin, [*rows, *plan.rows[SESSION_LOG]])
 
 
-async def mark_of(meta: Meta, session_id: str, origin: str, log: str, index: int) -> Mark:
-    """The mark before record ``index`` of a log that holds it."""
+async def mark_of(meta: Meta, session_id: str, origin: str, log: str, index: int, head: Head) -> Mark:
+    """The mark before record ``index`` of a log that holds it, or ends there."""
+    if index == head.count:
+        return records.mark_at_end(head)
     found = await meta.segments(session_id, origin, log, index, 1)
     if not found or not found[0].first <= index < found[0].first + found[0].count:
         raise StoreUnavailable(f"record {index} of {log} is not in its segments")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.wire import jsons
+from dreamlake.wire.projection import time_of
 from dreamlake_server import records
 from dreamlake_server.stores.meta import Head, Meta, Segment
 
@@ -41,7 +42,7 @@ class Stream:
     ) -> None:
         self._alone = alone  # then nobody asks when its records were made
         self._meta, self._session_id, self._log = meta, session_id, log
-        self.origin, self.index, self._end = origin, first, head.count
+        self.origin, self.index, self._end = origin, max(first, head.base), head.count
         self._segments: list[Segment] = []
         self._lines: list[bytes] | None = None
         self._row: tuple[dict[str, Any], str] | None = None  # the one at index, and the latest time so far
@@ -70,13 +71,13 @@ class Stream:
                 self._lines = records.lines_of(segment)
                 self._time = segment.time_before or ""
                 for line in () if self._alone else self._lines[: self.index - segment.first]:
-                    self._time = max(self._time, records.time_of(records.parsed(line)) or "" if line else "")
+                    self._time = max(self._time, time_of(records.parsed(line)) or "" if line else "")
             line = self._lines[self.index - segment.first]
             if not line:
                 self.index += 1
                 continue
             row = records.parsed(line)
-            self._time = max(self._time, records.time_of(row) or "")
+            self._time = max(self._time, time_of(row) or "")
             self._row = (row, self._time)
         return (self._row[1], self.origin, self.index)
 

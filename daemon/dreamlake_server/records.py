@@ -5,8 +5,6 @@ Batches are judged by marks (``dreamlake/wire/marks.py``): nothing that is store
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +13,13 @@ import msgspec
 
 from dreamlake.wire import jsons
 from dreamlake.wire.marks import Mark
+from dreamlake.wire.projection import TIME_CHARACTERS_MAX, time_of
+from dreamlake.wire.rows import row_of
 from dreamlake.wire.zstd import pack, unpack
 from dreamlake_server.limits import APPEND_BYTES, APPEND_LOGS, RECORD_BYTES, SEGMENT_BYTES, SEGMENT_ROWS, TAIL_BYTES
 from dreamlake_server.stores.meta import Append, Head, Segment
 
 GAP, FORK, TAKE = "gap", "fork", "take"
-
-_TIME_CHARACTERS_MAX = 40
-_TIMES = ("createdAt", "timestamp", "time")
 
 
 def mark_before(segment: Segment) -> Mark:
@@ -36,20 +33,24 @@ def mark_at_end(head: Head) -> Mark:
 @dataclass(frozen=True)
 class Batch:
     """What an origin says that its log holds from record ``first`` on: lines without their newlines; or one tombstone,
-    for a record that a server would not take and whose bytes are left out: then ``behind`` is the mark after it."""
+    for a record that a server would not take; or, at the beginning of a log, a ``base``: so many records that are
+    another origin's, the latest of them made at ``time``. The bytes of these two are left out: then ``behind`` is the
+    mark after them."""
 
     first: int
     prev: Mark
     lines: Sequence[bytes] = ()
     refused: str | None = None
     behind: Mark | None = None
+    base: int = 0
+    time: str | None = None
 
     @property
     def end(self) -> int:
-        return self.first + (1 if self.refused is not None else len(self.lines))
+        return self.first + (1 if self.refused is not None else self.base or len(self.lines))
 
     def mark_at(self, index: int) -> Mark:
-        """``first`` ≤ index ≤ ``end``."""
+        """``first`` ≤ index ≤ ``end``; of a base, one of these two."""
         if self.behind is not None and index > self.first:
             return self.behind
         return self.prev.after(joined(self.lines[: index - self.first]))
@@ -59,9 +60,9 @@ def joined(lines: Sequence[bytes]) -> bytes:
     return b"\n".join(lines) + b"\n" if lines else b""
 
 
-def judge(head: Head, batch: Batch, stored: Mark) -> str:
-    """What to do with a batch: ``stored`` is the log's mark at ``min(batch.end, head.count)``. Of what is taken, the
-    records before ``head.count`` are there already.
+def judge(head: Head, batch: Batch, stored: Mark | None) -> str:
+    """What to do with a batch: ``stored`` is the log's mark at ``min(batch.end, head.count)``, None where that is
+    before its base. Of what is taken, the records before ``head.count`` are there already.
 
     >>> judge(Head(), Batch(1, Mark()), Mark())
     'gap'
@@ -70,6 +71,8 @@ def judge(head: Head, batch: Batch, stored: Mark) -> str:
     """
     if batch.first > head.count:
         return GAP
+    if stored is None or (batch.base and 0 < head.count < batch.base):
+        return FORK
     return TAKE if batch.mark_at(min(batch.end, head.count)) == stored else FORK
 
 
@@ -81,66 +84,13 @@ class Wrong:
     why: str
 
 
-# What lines may hold and no answer can: bare NaN and Infinity (0.2.x wrote them), numbers that no float holds, half a
-# surrogate pair. It also finds some that an answer can hold; those come out of _answerable as they were.
-_UNANSWERABLE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}|\\u[dD][89a-fA-F]")
-_LISTED_OF = ("data", "metadata", "set")
-
-
 def parsed(line: bytes) -> dict[str, Any]:
-    """A record, such as can be answered: what is not finite is listed as in ours, half a surrogate pair is U+FFFD.
-    Raises :class:`ValueError` that says why it is none."""
+    """A record, such as can be answered (``wire/rows.py``). Raises :class:`ValueError` that says why it is none."""
     if len(line) > RECORD_BYTES:
         raise ValueError(f"it is larger than {RECORD_BYTES} bytes (RECORD_BYTES)")
     if b"\n" in line:
         raise ValueError("it holds a newline")
-    try:
-        row = jsons.loads(line)
-    except ValueError:
-        raise ValueError("it is no JSON") from None
-    if not isinstance(row, dict):
-        raise ValueError("it is no JSON object")
-    return _answerable(row) if _UNANSWERABLE.search(line) else row
-
-
-def _answerable(row: dict[str, Any]) -> dict[str, Any]:
-    listed = row.get("nonfinite")
-    nonfinite = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
-    known = len(nonfinite)
-    found: dict[str, Any] = {}
-    for key, value in row.items():
-        if key in _LISTED_OF and isinstance(value, dict):
-            found[key] = {_text(inner): _value(each, inner, nonfinite) for inner, each in value.items()}
-        else:
-            found[_text(key)] = _value(value, key, [])
-    if len(nonfinite) > known:
-        found["nonfinite"] = nonfinite
-    return found
-
-
-def _value(value: Any, name: str, nonfinite: list[str]) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return jsons.plain_value(value, _text(name), nonfinite)
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, dict):
-        return {_text(key): _value(inner, f"{name}.{key}", nonfinite) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_value(inner, f"{name}.{index}", nonfinite) for index, inner in enumerate(value)]
-    return value
-
-
-def _text(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def time_of(row: dict[str, Any]) -> str | None:
-    """When a record was made, as it says itself."""
-    for key in _TIMES:
-        found = row.get(key)
-        if isinstance(found, str) and 0 < len(found) <= _TIME_CHARACTERS_MAX:
-            return found
-    return None
+    return row_of(line)
 
 
 class _Times(msgspec.Struct, gc=False):
@@ -166,7 +116,7 @@ def _check(lines: list[bytes], data: bytes) -> list[str]:
     data.decode()  # msgspec passes over what it does not need, and over what is no UTF-8 in it
     found = [_times_in(line) for line in lines]
     times = [each.createdAt or each.timestamp or each.time or "" for each in found]
-    if not all(isinstance(time, str) and len(time) <= _TIME_CHARACTERS_MAX for time in times):
+    if not all(isinstance(time, str) and len(time) <= TIME_CHARACTERS_MAX for time in times):
         return [time_of(parsed(line)) or "" for line in lines]
     return times  # type: ignore[return-value]
 
@@ -191,9 +141,15 @@ def _checked(lines: list[bytes], first: int) -> tuple[list[str], Wrong | None]:
 def continued(log: str, head: Head, batch: Batch, last: Segment | None) -> tuple[Append | None, Wrong | None]:
     """The append that adds what is new of a batch to a log, and the first record that cannot be taken: what stands
     before it is taken all the same. ``last`` is the log's last segment, if it is to grow."""
+    if batch.end <= head.count:
+        return None, None
+    if batch.base:
+        assert batch.behind is not None
+        behind = batch.behind
+        return Append(
+            log, head, Head(batch.base, behind.size, behind.checksum, None, batch.time, base=batch.base), ()
+        ), None
     if batch.refused is not None:
-        if batch.end <= head.count:
-            return None, None
         assert batch.behind is not None
         return _tombstone(log, head, batch.refused, batch.behind), None
     lines = list(batch.lines[head.count - batch.first :])
@@ -205,7 +161,14 @@ def continued(log: str, head: Head, batch: Batch, last: Segment | None) -> tuple
     after = mark_at_end(head).after(joined(lines))
     time_first = head.time_first or next((time for time in times if time), None)
     count = head.count + len(lines)
-    new = Head(count, after.size, after.checksum, time_first, segments[-1].time_max, head.sealed)
+    new = replace(
+        head,
+        count=count,
+        size=after.size,
+        checksum=after.checksum,
+        time_first=time_first,
+        time_max=segments[-1].time_max,
+    )
     return Append(log, head, new, segments), wrong
 
 
@@ -278,7 +241,7 @@ def _pieces(append: Append) -> Iterator[Append]:
 def grows(head: Head, batch: Batch) -> bool:
     """Whether a batch is so small that the last segment should be fetched to grow by it."""
     return (
-        head.count > head.sealed
+        head.count > max(head.sealed, head.base)
         and batch.refused is None
         and len(batch.lines) < SEGMENT_ROWS
         and sum(map(len, batch.lines)) < TAIL_BYTES
@@ -289,11 +252,14 @@ def may_grow(segment: Segment) -> bool:
     return segment.refused is None and segment.size < TAIL_BYTES and segment.count < SEGMENT_ROWS
 
 
+def bytes_of(segment: Segment) -> bytes:
+    """What its records are in the log; of a tombstone that is not known."""
+    return unpack(segment.data, segment.size) if segment.refused is None else b""
+
+
 def lines_of(segment: Segment) -> list[bytes]:
     """The lines of a segment; a tombstone has one empty line."""
-    if segment.refused is not None:
-        return [b""]
-    return unpack(segment.data, segment.size).split(b"\n")[:-1]
+    return bytes_of(segment).split(b"\n")[:-1] if segment.refused is None else [b""]
 
 
 def mark_at(segment: Segment, index: int) -> Mark:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
+
 from dreamlake_server import docs, metrics, openapi
 from dreamlake_server.auth import who
 from dreamlake_server.health import Health
@@ -19,6 +23,28 @@ async def show_metrics(call: Call) -> Response:
     if not call.server.loopback or call.server.allow_hosts:
         await who(call.server.auth, call.request)
     return Response(call.server.metrics.text(), media_type=metrics.TYPE)
+
+
+class WhoamiToken(msgspec.Struct):
+    """``id`` is the public part of a token, by which ``dreamlake server token`` names it."""
+
+    id: str
+    note: str
+
+
+class Whoami(msgspec.Struct, rename="camel"):
+    """``auth`` is the server's: users are who their tokens say, or (none) who they say themselves."""
+
+    user: str
+    auth: Literal["token", "none"]
+    read_only: bool
+    token: WhoamiToken | None
+
+
+async def whoami(call: Call) -> Whoami:
+    caller = await who(call.server.auth, call.request)
+    token = None if caller.token is None else WhoamiToken(caller.token.id, caller.token.note)
+    return Whoami(caller.user, call.server.auth.kind, caller.read_only, token)
 
 
 async def show_openapi(call: Call) -> Response:
@@ -43,4 +69,5 @@ SYSTEM_ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", "/openapi.json", show_openapi, "Describe every route, for programs.", public=True),
     Route("GET", "/docs", show_docs, "Describe every route, for people.", public=True),
+    Route("GET", "/v1/whoami", whoami, "Tell who a token makes its caller, and what it may.", answer=Whoami),
 )

@@ -10,9 +10,9 @@ import click
 from dreamlake import config
 from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.session import SessionReader
+from dreamlake.reader.verify import sessions_below
 from dreamlake.wire import codec, jsons, names
 
-_DEPTH_MAX = 4  # how deep below ROOT a session is looked for
 _COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "killed": "yellow"}
 
 
@@ -135,27 +135,6 @@ def show(target: str, as_json: bool) -> None:
         for record in found["files"]:
             place = f"{str(record.get('path', '')).rstrip('/')}/{record.get('filename')}"
             click.echo(f"  {place}  {record.get('sizeBytes')} bytes")
-
-
-def sessions_below(root: str) -> list[str]:
-    found: list[str] = []
-
-    def look(folder: str, depth: int) -> None:
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            return
-        inside = {entry.name for entry in entries}
-        if "session.json" in inside or os.path.isdir(os.path.join(folder, names.DREAMLAKE, "journals")):
-            found.append(folder)
-            return
-        if depth < _DEPTH_MAX:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    look(entry.path, depth + 1)
-
-    look(root, 0)
-    return found
 
 
 @click.command("list")

@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
-from dreamlake.cli.sessions import sessions_below
 from dreamlake.errors import DreamlakeError
-from dreamlake.reader.verify import Finding, NotASession, Report, is_session, summary, weigh
+from dreamlake.reader.verify import Finding, NotASession, Report, is_session, sessions_below, summary, weigh
 from dreamlake.reader.verify import verify as look_at
 from dreamlake.wire import jsons
 

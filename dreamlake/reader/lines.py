@@ -63,6 +63,16 @@ class Lines:
         finally:
             self.disk.close(fd)
 
+    def placed(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(offset, line) of every whole line from byte ``start``; those that are in journals only stand where they will
+        be in the file."""
+        yield from self.raw(start)
+        offset = self.size or 0
+        for line in self.extra:
+            if offset >= start:
+                yield offset, line
+            offset += len(line) + 1
+
     def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Every row from byte ``start``, then the extra ones."""
         # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.

@@ -8,8 +8,10 @@ the same that the next agent will write.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
+from dreamlake.reader.base import Base, read_base
 from dreamlake.reader.baseline import DamagedView, read_view, track_names
 from dreamlake.reader.commits import ORIGIN
 from dreamlake.reader.lines import Lines
@@ -34,6 +36,7 @@ from dreamlake.world.disk import READ, REAL_DISK, Disk, read_file
 
 OWNER = ".dreamlake/owner"
 _OWNER_BYTES_MAX = 64 << 10
+_CHUNK_BYTES = 1 << 20
 
 
 def owner_of(disk: Disk, at: int) -> dict[str, Any] | None:
@@ -90,6 +93,8 @@ class SessionReader:
         runs += leftovers(self._disk, self._at, loaded)
         self._state = loaded.state
         self._sizes = {log: mark.size for log, mark in loaded.marks.items()}
+        for log, row in loaded.baseline.imports if loaded.baseline else ():
+            self._extra.setdefault(log, []).append(jsons.encode(row))
         for out in runs:
             for log, lines in out.rows.items():
                 self._extra.setdefault(log, []).extend(line[:-1] for line in lines)
@@ -108,14 +113,19 @@ class SessionReader:
         """The agent that owns the directory now, as far as it can be seen to live; else None."""
         return owner_of(self._disk, self._at)
 
+    def base(self) -> Base:
+        """What of the logs is other origins'. Raises :class:`~dreamlake.reader.base.BaseDamaged`."""
+        return read_base(self._disk, self._at)
+
+    def lines(self, log: str) -> Lines:
+        """A log as it stands, and what is in journals only."""
+        size = self._sizes.get(log, 0) if self._state is not None else None
+        return Lines(self._disk, self._at, log, size, self._extra.get(log, []))
+
     def _view(self, path: str) -> dict[str, Any] | None:
         if self._state is not None:
             return view(self._state, path)
         return read_view(self._disk, self._at, path)
-
-    def _lines(self, log: str) -> Lines:
-        size = self._sizes.get(log, 0) if self._state is not None else None
-        return Lines(self._disk, self._at, log, size, self._extra.get(log, []))
 
     # ── nouns ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,7 +162,7 @@ class SessionReader:
         except DamagedView:
             found = None
         if found is None:
-            lines = self._lines(data_log(name))
+            lines = self.lines(data_log(name))
             first, last = lines.first(), lines.last()
             if first is None:
                 raise FileNotFoundError(f"no track {name!r} in {self.path}")
@@ -163,7 +173,7 @@ class SessionReader:
     def stats(self, name: str) -> dict[str, Any]:
         """A track's metadata and counts, in the spelling of 0.2.x."""
         found = self.track(name)
-        lines = self._lines(data_log(name))
+        lines = self.lines(data_log(name))
         first, last = lines.first(), lines.last()
         total = _number(found.get("totalDataPoints"), 0)
         return {
@@ -185,23 +195,23 @@ class SessionReader:
 
     def points(self, name: str, start: int = 0, limit: int = 1000) -> tuple[list[dict[str, Any]], bool]:
         """Up to ``limit`` rows of a track from index ``start`` on, and whether there are more."""
-        rows = self._lines(data_log(name)).page("index", start, limit + 1)
+        rows = self.lines(data_log(name)).page("index", start, limit + 1)
         return [_restored(row) for row in rows[:limit]], len(rows) > limit
 
     def last_point(self, name: str) -> dict[str, Any] | None:
-        rows = self._lines(data_log(name)).last()
+        rows = self.lines(data_log(name)).last()
         return _restored(rows[-1]) if rows else None
 
     def logs(self, start: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Up to ``limit`` log lines from sequence number ``start`` on."""
-        return self._lines(LOGS_LOG).page("sequenceNumber", start, limit)
+        return self.lines(LOGS_LOG).page("sequenceNumber", start, limit)
 
     def last_logs(self, count: int) -> list[dict[str, Any]]:
-        return self._lines(LOGS_LOG).last(count)
+        return self.lines(LOGS_LOG).last(count)
 
     def log_count(self) -> int:
         """How many log lines there are."""
-        last = self._lines(LOGS_LOG).last()
+        last = self.lines(LOGS_LOG).last()
         return _number(last[-1].get("sequenceNumber"), -1) + 1 if last else 0
 
     def file_records(self) -> dict[str, dict[str, Any]]:
@@ -224,6 +234,17 @@ class SessionReader:
             except (FileNotFoundError, NotADirectoryError):
                 continue
         raise FileNotFoundError(f"the bytes of {record.get('filename')} are not in {self.path}/files")
+
+    def chunks(self, record: dict[str, Any]) -> Iterator[bytes]:
+        """A file's bytes. :class:`FileNotFoundError` when they are not where the record says."""
+        fd = self.open_file(record)
+        try:
+            offset = 0
+            while chunk := self._disk.pread(fd, _CHUNK_BYTES, offset):
+                yield chunk
+                offset += len(chunk)
+        finally:
+            self._disk.close(fd)
 
 
 def _number(value: Any, otherwise: int) -> int:

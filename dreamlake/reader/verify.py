@@ -6,7 +6,9 @@ histories, files against the records that still stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 
 from dreamlake.reader.checks.files import check_files
 from dreamlake.reader.checks.finding import Finding, Look, Report, times
@@ -15,13 +17,15 @@ from dreamlake.reader.checks.layout import check_layout, check_unrecorded, walk
 from dreamlake.reader.checks.logs import check_logs, check_tails
 from dreamlake.reader.checks.standing import read_standing
 from dreamlake.reader.checks.views import check_views
+from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.session import OWNER, owner_of
-from dreamlake.wire.names import DREAMLAKE
+from dreamlake.wire.names import DREAMLAKE, PULLING
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK, Disk, read_file
 
-__all__ = ["Finding", "NotASession", "Report", "is_session", "summary", "verify", "weigh"]
+__all__ = ["Finding", "NotASession", "Report", "is_session", "sessions_below", "summary", "verify", "weigh"]
 
+_DEPTH_MAX = 6  # how deep below a folder a session is looked for
 _TRIES = 3
 _OWN = {"owner", "origin", "checkpoint", "commits.log", "journals", "session.jsonl"}
 
@@ -47,6 +51,24 @@ def _is_session(disk: Disk, at: int) -> bool:
     if entries & {"session.json", "parameters.json"}:
         return True
     return bool(_OWN & set(disk.listdir(DREAMLAKE, at))) or "logs.jsonl" in disk.listdir("logs", at)
+
+
+def sessions_below(root: str) -> list[str]:
+    """The session directories at or below a folder, sorted. No link is followed, and nothing is looked for within a
+    session."""
+    return sorted(_below(root, 0))
+
+
+def _below(folder: str, depth: int) -> Iterator[str]:
+    entries: list[os.DirEntry[str]] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        entries = list(found)
+    if any(each.name == "session.json" for each in entries) or os.path.isdir(os.path.join(folder, JOURNALS)):
+        yield folder
+    elif depth < _DEPTH_MAX and not any(each.name == PULLING for each in entries):
+        for each in entries:
+            if each.is_dir(follow_symlinks=False):
+                yield from _below(each.path, depth + 1)
 
 
 def verify(path: str, disk: Disk = REAL_DISK, advance: Callable[[int], None] = lambda _bytes: None) -> Report:

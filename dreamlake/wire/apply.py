@@ -15,6 +15,7 @@ from typing import Any
 from dreamlake.wire import jsons, ops
 from dreamlake.wire.names import file_place, track_folder
 from dreamlake.wire.ops import Impossible, Op
+from dreamlake.wire.remotes import remote_of
 from dreamlake.wire.state import (
     FILES_LOG,
     INCOMING,
@@ -196,6 +197,7 @@ def _open(state: State, author: str, op: Op, out: Applied) -> None:
     numbers = {key: who.get(key) for key in ("rank", "world_size", "pid")}
     if not all(value is None or isinstance(value, int) for value in numbers.values()):
         raise Impossible("rank, world_size and pid are numbers")
+    remote = remote_of(who.get("remote"))
     row = {
         "op": "open",
         "time": time_text(time),
@@ -205,6 +207,7 @@ def _open(state: State, author: str, op: Op, out: Applied) -> None:
         **{key: value for key, value in numbers.items() if value is not None},
         "host": str(who.get("host") or ""),
         **({"forked": True} if who.get("forked") else {}),
+        **({"remote": {"url": remote.url, "user": remote.user}} if remote else {}),
         "set": _fields(given, "what the session was opened with"),
     }
     _history(state, out, SESSION_LOG, row, "session.json")

@@ -14,10 +14,11 @@ VERSION = 1
 HEAD_BYTES_MAX = 1 << 20
 
 # client → agent
-HELLO = "hello"  # client, {path, dev, ino, by}
+HELLO = "hello"  # client, {path, dev, ino, by [, key]}
 DATA = "data"  # client, start, running before, running after · bytes
 HAVE = "have"  # client, end, calls lost so far
 FLUSH = "flush"  # client, number, end, durable, hashed
+SYNC = "sync"  # client, number, end
 LEAVE = "leave"  # client
 STATUS = "status"  # number
 STOP = "stop"  # number
@@ -25,7 +26,9 @@ STOP = "stop"  # number
 # agent → client
 WELCOME = "welcome"  # client, applied, running, covered, credit, origin, incarnation
 ACK = "ack"  # client, applied, covered, credit, placed, refused
-FLUSHED = "flushed"  # client, number, problem or nil
+FLUSHED = "flushed"  # client, number, problem or nil; the answer to flush and to sync
+BEHIND = "behind"  # client, why what it syncs is not on the server yet
+NOTICE = "notice"  # client, what its user should know
 ELSEWHERE = "elsewhere"  # client, endpoint or nil, why
 DAMAGED = "damaged"  # client, why
 GONE = "gone"  # client
@@ -35,13 +38,15 @@ TROUBLE = "trouble"  # client, why
 REPORT = "report"  # number, JSON
 OTHER_VERSION = "version"  # the versions spoken
 
-CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 3, FLUSH: 5, LEAVE: 1, STATUS: 1, STOP: 1}
+CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 3, FLUSH: 5, SYNC: 3, LEAVE: 1, STATUS: 1, STOP: 1}
 
 _TEXT_OR_NIL = (str, type(None))
 _AGENT_SHAPES: dict[str, tuple[Any, ...]] = {
     WELCOME: (bytes, int, int, int, int, str, bytes),
     ACK: (bytes, int, int, int, dict, tuple),
     FLUSHED: (bytes, int, _TEXT_OR_NIL),
+    BEHIND: (bytes, str),
+    NOTICE: (bytes, str),
     ELSEWHERE: (bytes, _TEXT_OR_NIL, str),
     DAMAGED: (bytes, str),
     GONE: (bytes,),

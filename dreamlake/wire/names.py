@@ -11,6 +11,7 @@ COMPONENT_BYTES_MAX = 255  # NAME_MAX of every file system we met
 NAME_BYTES_MAX = 1024  # a whole track name or file path; leaves room below PATH_MAX (4096)
 
 DREAMLAKE = ".dreamlake"
+PULLING = ".dreamlake-pull"  # says of a folder that an unfinished pull is in it, and of all below that it is no session
 _OWN_TRACK_FILES = {"data.jsonl", "metadata.json", "metadata.json.tmp"}
 _OWN_FILE_NAMES = {".files_metadata.json", ".files_metadata.json.tmp"}
 

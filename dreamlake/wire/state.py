@@ -14,6 +14,7 @@ from typing import Any
 
 from dreamlake.wire import ops
 from dreamlake.wire.names import file_place, track_folder
+from dreamlake.wire.remotes import remote_of
 
 SESSION_LOG = ".dreamlake/session.jsonl"
 PARAMETERS_LOG = ".dreamlake/parameters.jsonl"
@@ -93,6 +94,8 @@ class State:
     places: dict[str, str] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
     logs: Tail = field(default_factory=Tail)
+    # Where the session is meant to go: every remote that it was opened with, the last one last.
+    remotes: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def protected(self) -> bool:
@@ -126,7 +129,7 @@ _ROWS: dict[str, dict[Any, tuple[dict[str, Any], dict[str, Any]]]] = {
         "import": ({"set": dict}, {}),
         "open": (
             {"time": str, "client": str, "name": str, "workspace": str, "set": dict},
-            {"rank": int, "pid": int, "host": str},
+            {"rank": int, "pid": int, "host": str, "remote": dict},
         ),
         "end": ({"time": str, "client": str, "state": str}, {"error": dict, "counts": dict}),
     },
@@ -215,6 +218,10 @@ def _fold_open(state: State, row: Row, client: str, time: str) -> None:
             "write_protected": False,
         }
     session = state.session
+    remote = remote_of(row.get("remote"))
+    if remote is not None:
+        state.remotes.pop(remote.url, None)
+        state.remotes[remote.url] = remote.user
     sealed = session.get("write_protected") and session.get("state") == ops.FINISHED
     state.clients[client] = Client(
         row.get("rank"), ops.RUNNING, bool(row.get("forked")), row.get("pid"), row.get("host")

@@ -44,8 +44,9 @@ class Registry:
         with contextlib.suppress(OSError):
             os.unlink(self._file(path))
 
-    def paths(self) -> list[str]:
-        """The directories remembered, sorted; those that are gone are forgotten."""
+    def paths(self, *, forget: bool = True) -> list[str]:
+        """The directories remembered, sorted, without those that are gone; which are forgotten, unless this is another
+        host's registry: they may be there."""
         found: list[str] = []
         try:
             names = os.listdir(self._folder)
@@ -60,7 +61,7 @@ class Registry:
                 continue
             if os.path.isdir(os.path.join(path, ".dreamlake")):
                 found.append(path)
-            else:
+            elif forget:
                 with contextlib.suppress(OSError):
                     os.unlink(file)
         return sorted(found)

@@ -17,7 +17,8 @@ def described(state: State | None) -> dict[str, Any]:
     core = Agent(b"incarnat")
     core.sessions[KEY] = Session(KEY, "/data/project/run")
     directories = {} if state is None else {KEY: SimpleNamespace(state=state)}
-    loop: Any = SimpleNamespace(core=core, directories=directories, who={"pid": 1, "host": "node1"})
+    world = SimpleNamespace(monotonic=lambda: 0.0)
+    loop: Any = SimpleNamespace(core=core, directories=directories, who={"pid": 1, "host": "node1"}, world=world)
     (found,) = Status(loop, "ipc:///x", "/log").describe()["sessions"]
     return dict(found)
 

@@ -230,6 +230,18 @@ class LogSuite:
         assert run(meta.segments(S1, ONE, LOSS, 1, 1)) == [grave]
         assert [each.refused for each in run(meta.segments(S1, ONE, LOSS, 0, 3))] == [None, why, None]
 
+    def test_a_log_that_begins_at_a_base(self, run: Run, meta: Meta, session: Session) -> None:
+        base = Head(count=30, size=900, checksum=7, time_max="2026-01-01T00:00:00.000009Z", base=30)
+        assert run(meta.append(S1, ONE, [Append(LOSS, Head(), base, ())]))
+        assert run(meta.heads(S1)) == {(ONE, LOSS): base}
+        assert run(meta.segments(S1, ONE, LOSS, 0, 10)) == []
+        first = append(LOSS, base, b"row\n")
+        first = replace(first, after=replace(first.after, base=30))
+        assert not run(meta.append(S1, ONE, [replace(first, before=replace(base, base=0))])), "it is another head"
+        assert run(meta.append(S1, ONE, [first]))
+        assert run(meta.heads(S1, logs=[LOSS])) == {(ONE, LOSS): first.after}
+        assert run(meta.segments(S1, ONE, LOSS, 0, 10)) == list(first.segments)
+
     def test_large_segments_of_any_bytes(self, run: Run, meta: Meta, session: Session) -> None:
         datas = [random.Random(number).randbytes(limits.RECORD_BYTES) for number in range(3)]
         large = append(LOSS, Head(), *datas)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from random import Random
 
 import httpx
 
-from dreamlake_agent.remote.lake import Lake
+from dreamlake.remote.lake import Lake
 from tests.server.serving import HERE, Caller, Serving
 
 Transport = Callable[[httpx.Request], httpx.Response]
+
+_TURN = threading.Lock()  # one event loop is behind all threads
 
 
 class Wire(httpx.BaseTransport):
@@ -26,14 +29,16 @@ class Wire(httpx.BaseTransport):
         if self._fault is not None and (said := self._fault(request, None)) is not None:
             assert isinstance(said, httpx.Response)
             return said
-        kept = ("content-type", "content-encoding", "accept")
+        kept = ("content-type", "content-encoding", "accept", "range")
         headers = {name: value for name, value in request.headers.items() if name in kept}
-        answer = self.caller.request(
-            request.method, str(request.url).removeprefix(HERE), content=request.read(), headers=headers
-        )
+        data = request.read()
+        with _TURN:
+            answer = self.caller.request(
+                request.method, str(request.url).removeprefix(HERE), content=data, headers=headers
+            )
         if self._fault is not None:
             self._fault(request, answer)
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
 
 
 def lake_of(

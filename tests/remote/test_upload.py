@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from dreamlake import Session
+from dreamlake.remote.lake import Lake, NotLetIn, Refused, Unreachable
 from dreamlake.world.disk import REAL_DISK
-from dreamlake_agent.remote import upload as module
-from dreamlake_agent.remote.lake import Lake, NotLetIn, Refused, Unreachable
+from dreamlake_agent.remote import blobs, logs
 from dreamlake_agent.remote.source import Source
 from dreamlake_agent.remote.upload import Outcome, Upload
 from dreamlake_agent.repair import repair
@@ -134,8 +134,8 @@ def test_over_a_network_that_loses_requests_and_answers(
     stages: list[Path], serving: Serving, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(seed)
-    monkeypatch.setattr(module, "BATCH_BYTES", random.choice((300, 2000, 20_000)))
-    monkeypatch.setattr(module, "BATCH_LOGS", random.choice((1, 2, 1000)))
+    monkeypatch.setattr(logs, "BATCH_BYTES", random.choice((300, 2000, 20_000)))
+    monkeypatch.setattr(logs, "BATCH_LOGS", random.choice((1, 2, 1000)))
     for folder in stages:
         try:
             assert sent(folder, lake_of(serving, lossy(random))[0]).problems == []
@@ -147,7 +147,7 @@ def test_over_a_network_that_loses_requests_and_answers(
 
 def test_two_at_once_do_no_harm(root: Path, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent's, and somebody's sync on another machine: turn by turn."""
-    monkeypatch.setattr(module, "BATCH_BYTES", 700)
+    monkeypatch.setattr(logs, "BATCH_BYTES", 700)
     folder = train(root)
     uploads = [Upload(Source(REAL_DISK, str(folder)), lake_of(serving)[0]) for _ in range(2)]
     for each in uploads:
@@ -156,13 +156,13 @@ def test_two_at_once_do_no_harm(root: Path, serving: Serving, monkeypatch: pytes
     left = list(uploads)
     while left:
         each = random.choice(left)
-        if batch := each._batch():
-            each._push(batch)
+        if batch := each.logs._batch():
+            each.logs._push(batch)
         else:
             left.remove(each)
     for each in uploads:
         assert each.outcome.problems == []
-        each._source.close()
+        each.logs._source.close()
     assert on_server(serving) == in_directory(folder)
 
 
@@ -192,7 +192,7 @@ def test_a_server_that_lost_its_last_hours_is_given_them_again(root: Path, servi
 def test_a_server_that_is_restored_in_the_middle_is_asked_anew(
     stages: list[Path], serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH_BYTES", 1500)
+    monkeypatch.setattr(logs, "BATCH_BYTES", 1500)
     with opened() as restored:
         lake, wire = lake_of(serving, lambda _request, _answer: swap() if len(wire.requests) == 4 else None)
 
@@ -237,7 +237,7 @@ def test_files_arrive_in_parts_over_a_bad_network(
 ) -> None:
     monkeypatch.setattr("dreamlake_server.limits.PART_BYTES", 10_000)
     folder = with_files(root, model=WEIGHTS, empty=b"")
-    monkeypatch.setattr(module, "PARTS_AT_ONCE", 1)  # one event loop is behind all of them
+    monkeypatch.setattr(blobs, "AT_ONCE", 1)  # one event loop is behind all of them
     for seed in range(5):
         try:
             sent(folder, lake_of(serving, lossy(Random(seed)))[0])

@@ -197,6 +197,21 @@ def test_by_word_a_deep_token_is_no_trouble(run: Run) -> None:
         run(ByWord().caller(f"Bearer a.{deep}.c", "127.0.0.1", 0))
 
 
+def test_whoami(run: Run, connect: Connect, server: Server) -> None:
+    text, token = new_token("zoë", server.now(), read_only=True, note="laptop")
+    run(server.tokens.add(token))
+    assert run(connect().get("/v1/whoami", headers=bearer(text))).json() == {
+        "user": "zoë",
+        "auth": "token",
+        "readOnly": True,
+        "token": {"id": token.id, "note": "laptop"},
+    }
+    said = {"auth": "none", "readOnly": False, "token": None}
+    by_word = connect(auth=ByWord())
+    assert run(by_word.get("/v1/whoami")).json() == {"user": "anonymous", **said}
+    assert run(by_word.get("/v1/whoami", headers=bearer(jwt({"userName": "bob"})))).json() == {"user": "bob", **said}
+
+
 def test_public_routes_ask_for_no_token_and_no_others(run: Run, client: httpx.AsyncClient) -> None:
     assert [route.path for route in ALL if route.public] == ["/health", "/metrics", "/openapi.json", "/docs"]
     for route in ALL:

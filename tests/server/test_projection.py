@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamlake.wire import state
+from dreamlake.wire.projection import Projection, time_of
 from dreamlake.wire.state import FILES_LOG, PARAMETERS_LOG, TRACKS_LOG, State, fold_read
-from dreamlake_server.projection import Projection
-from dreamlake_server.records import time_of
-from dreamlake_server.summary import joined, summarised
+from dreamlake.wire.summary import joined, summarised
 from tests.server.serving import RUN, Directory, Serving, over_memory, said
 
 __all__ = ["over_memory"]

@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from dreamlake.wire.marks import Mark
+from dreamlake.wire.projection import time_of
 from dreamlake.wire.state import FILES_LOG, HISTORIES, LOGS_LOG
 from dreamlake_server import openapi, records
 from dreamlake_server.api import ROUTES
@@ -233,5 +234,5 @@ def test_the_quick_look_at_records_takes_nothing_that_a_reader_refuses(given_lin
     encoded = [line.encode("utf-8", "surrogatepass") for line in given_lines]
     times, wrong = records._checked(encoded, 0)
     for line, time in zip(encoded, times, strict=False):
-        assert (records.time_of(records.parsed(line)) or "") == time
+        assert (time_of(records.parsed(line)) or "") == time
     assert (wrong is None) == (len(times) == len(encoded))

@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 
 from dreamlake import config
 from dreamlake.wire import codec, messages, ops, window
+from dreamlake.wire.remotes import remote_of
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.effects import Effect
-from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Hashing, Session
+from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Hashing, Session, Syncing
+from dreamlake_agent.core.uploads import Tell, Uploads
 
 Effects = Iterator[Effect]
 
@@ -33,6 +35,7 @@ class Agent:
         self._stop_at: float | None = None
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
+        self.uploads = Uploads()
         self.points = 0
         self.operations = 0
 
@@ -47,6 +50,11 @@ class Agent:
             return list(self._tick())
         if isinstance(event, on.Remembered):
             return list(self._remembered(event))
+        if isinstance(event, on.UploadMeasured):
+            self.uploads.measured(event)
+            return []
+        if isinstance(event, on.Uploaded):
+            return list(self._uploaded(event))
         session = self.sessions.get(event.key)
         if session is None:
             return []
@@ -88,6 +96,10 @@ class Agent:
         client = session.client(client_id)
         client.peer, client.heard, client.lives = peer, self._now, True
         self._homes[client_id] = key
+        given = who.get("key") or {}
+        remote = remote_of(given)
+        if remote is not None and isinstance(given.get("token"), str):
+            yield do.KeepKey(session.path, remote.url, remote.user, given["token"])
         if session.phase == LIVE and not client.stands:
             session.held.add(client_id)
             yield do.Scan(key)
@@ -169,6 +181,16 @@ class Agent:
         session.flushes.append(Flush(client.id, number, end, bool(durable), bool(hashed)))
         yield from self._settle_flushes(session)
 
+    def _sync(self, session: Session, client: Client, event: on.Heard, number: int, end: int) -> Effects:
+        mine = [each.number for each in session.syncs if each.client == client.id]
+        if number not in mine and len(mine) < config.FLUSHES_MAX:
+            session.syncs.append(Syncing(client.id, number, end))
+        yield from self._ack(session, client)  # it may take hours: who asks hears that somebody is there
+        why = self.uploads.trouble(session.path)
+        if why is not None:
+            yield do.Send(event.peer, (messages.BEHIND, client.id, why))
+        yield from self._settle_syncs(session)
+
     def _leave(self, session: Session, client: Client, event: on.Heard) -> Effects:
         client.peer = None
         self._homes.pop(client.id, None)
@@ -178,6 +200,7 @@ class Agent:
         messages.DATA: _data,
         messages.HAVE: _have,
         messages.FLUSH: _flush,
+        messages.SYNC: _sync,
         messages.LEAVE: _leave,
     }
 
@@ -186,6 +209,7 @@ class Agent:
     def _opened(self, session: Session, event: on.Opened) -> Effects:
         session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
         session.distrust = False
+        session.remotes = event.remotes
         session.commits = session.viewed = session.synced = session.covered = 0
         session.committed_applies = session.applies
         session.working = None
@@ -295,7 +319,7 @@ class Agent:
         session.phase = STALLED
         session.retry_wait = min(most, session.retry_wait * 2 or first)
         session.retry_at = self._now + session.retry_wait
-        session.flushes = []
+        session.flushes, session.syncs = [], []
         session.committed_applies = session.applies
         if session.trouble != reason:
             session.trouble = self.last_error = reason
@@ -312,6 +336,7 @@ class Agent:
     def _vanished(self, session: Session, event: on.Vanished) -> Effects:
         yield do.Note("warning", f"{session.path} was removed; clients that have it open begin anew")
         yield do.Release(session.key)
+        self.uploads.forget(session.path)
         for client in session.clients.values():
             self._homes.pop(client.id, None)
             if client.peer is not None:
@@ -327,6 +352,7 @@ class Agent:
         client.applied, client.running = event.end, event.running
         client.seen_end = max(client.seen_end, event.end)
         client.state = event.state
+        session.remotes = event.remotes
         session.points += event.points
         self.points += event.points
         session.operations += 1
@@ -361,6 +387,7 @@ class Agent:
             return
         yield from self._welcome_held(session)
         yield from self._settle_flushes(session)
+        yield from self._settle_syncs(session)
         for client_id in sorted(session.following):
             yield self._follow(session, client_id)
 
@@ -432,6 +459,7 @@ class Agent:
     def _forget(self, session: Session, client: Client) -> None:
         session.clients.pop(client.id, None)
         session.flushes = [flush for flush in session.flushes if flush.client != client.id]
+        session.syncs = [sync for sync in session.syncs if sync.client != client.id]
         self._homes.pop(client.id, None)
 
     # ── flushes, views, durability ──────────────────────────────────────────────────────────────────────────────────
@@ -485,7 +513,9 @@ class Agent:
             if client is not None and position > client.covered:
                 client.covered = position
                 yield from self._ack(session, client)
+        self.uploads.covered(session.path, session.remotes, event.kept, event.total, self._now)
         yield from self._settle_flushes(session)
+        yield from self._settle_syncs(session)
         # A directory that nobody has open is looked at at once: dead journals go, and then the directory.
         if not session.stopping:
             yield do.Scan(session.key)
@@ -518,6 +548,75 @@ class Agent:
                 job.again = None
                 yield do.Hash(session.key, file_id, job.path)
 
+    # ── uploads ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _uploaded(self, event: on.Uploaded) -> Effects:
+        path = self.uploads.path_of(event.number)
+        yield from self._tell(self.uploads.uploaded(event, self._now))
+        if path is None:
+            return
+        session = next((each for each in self.sessions.values() if each.path == path), None)
+        if session is None:
+            yield from self._forget_uploads(path)
+        elif session.phase == LIVE:
+            newest = self.uploads.superseded(path)
+            if newest > session.superseded:
+                session.superseded = newest
+                yield do.DropSuperseded(session.key, newest)
+            yield from self._settle_syncs(session)
+
+    def _forget_uploads(self, path: str) -> Effects:
+        """Nobody keeps the directory any more; when it is on every server, that was all."""
+        if not self.uploads.is_unfinished(path):
+            remotes = self.uploads.forget(path)
+            if remotes:
+                yield do.Forget(path, tuple((remote.url, remote.user) for remote in remotes))
+
+    def _let_go(self, session: Session) -> Effects:
+        yield do.Release(session.key, keep=self.uploads.is_unfinished(session.path))
+        del self.sessions[session.key]
+        yield from self._forget_uploads(session.path)
+
+    def _tell(self, told: Iterator[Effect | Tell]) -> Effects:
+        for each in told:
+            if not isinstance(each, Tell):
+                yield each
+                continue
+            self.last_error = f"{each.path}: {each.text}"
+            yield do.Note("warning", self.last_error)
+            for session in self.sessions.values():
+                if session.path == each.path:
+                    for client in session.clients.values():
+                        if client.peer is not None:
+                            yield do.Send(client.peer, (messages.NOTICE, client.id, each.text))
+
+    def _settle_syncs(self, session: Session) -> Effects:
+        """Those who wait for the servers: until it is committed, covered by a checkpoint, and sent."""
+        if session.uncommitted or session.hashing or session.phase != LIVE:
+            return
+        for sync in list(session.syncs):
+            client = session.clients.get(sync.client)
+            if client is None or client.applied < sync.end:
+                continue
+            if sync.need is None:
+                sync.need = session.commits
+            if session.covered < sync.need:
+                if session.working is None:
+                    yield self._write_checkpoint(session)
+                continue
+            if sync.owed is None:
+                sync.owed = self.uploads.owed(session.path)
+            if self.uploads.is_sent(session.path, sync.owed):
+                session.syncs.remove(sync)
+                problems = [problem for target in self.uploads.of(session.path) for problem in target.problems]
+                said = "; ".join(problems) or (None if sync.owed else "the session has no remote")
+                if client.peer is not None:
+                    yield do.Send(client.peer, (messages.FLUSHED, client.id, sync.number, said))
+
+    def _write_checkpoint(self, session: Session) -> Effect:
+        session.working, session.bytes_since_checkpoint = session.commits, 0
+        return do.WriteCheckpoint(session.key)
+
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _tick(self) -> Effects:
@@ -529,6 +628,8 @@ class Agent:
                 yield from self._tick_session(session)
         if self._stop_at is not None:
             yield from self._stop_on()
+        else:
+            yield from self._tell(self.uploads.tick(self._now))
 
     def _tick_session(self, session: Session) -> Effects:
         now = self._now
@@ -543,10 +644,10 @@ class Agent:
             if (
                 quiet
                 or session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
-                or now - session.covered_at >= config.CHECKPOINT_SECONDS
+                or now - session.covered_at
+                >= (config.CHECKPOINT_REMOTE_SECONDS if session.remotes else config.CHECKPOINT_SECONDS)
             ):
-                session.working, session.bytes_since_checkpoint = session.commits, 0
-                yield do.WriteCheckpoint(session.key)
+                yield self._write_checkpoint(session)
             elif session.synced < session.commits and now - session.synced_at >= config.SYNC_SECONDS:
                 yield from self._make_durable(session)
         if now - session.scanned_at >= config.SCAN_SECONDS and not session.stopping:
@@ -554,8 +655,7 @@ class Agent:
             yield do.Scan(session.key)
         yield from self._hash_again(session)
         if self._is_idle(session) and now - session.committed_at >= config.RELEASE_SECONDS:
-            yield do.Release(session.key)
-            del self.sessions[session.key]
+            yield from self._let_go(session)
 
     def _is_idle(self, session: Session) -> bool:
         return (
@@ -565,6 +665,7 @@ class Agent:
             and session.covered == session.commits
             and session.viewed == session.commits
             and session.working is None
+            and not self.uploads.is_under_way(session.path)
         )
 
     def _stop(self) -> Effects:
@@ -593,8 +694,7 @@ class Agent:
                 and all(client.drained for client in session.clients.values())
             )
             if settled or session.phase in (STALLED, OPENING) or self._now >= self._stop_at:
-                yield do.Release(session.key)
-                del self.sessions[session.key]
+                yield from self._let_go(session)
         if not self.sessions:
             for peer, number in self._stop_replies:
                 yield do.Send(peer, (messages.REPORT, number, b"{}"))

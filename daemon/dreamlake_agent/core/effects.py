@@ -3,7 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake_agent.core.events import Key, Peer
@@ -115,9 +115,54 @@ class Hash:
 
 @dataclass(frozen=True)
 class Release:
-    """Let the directory go."""
+    """Let the directory go; ``keep``: the next agent still has to look at it."""
 
     key: Key
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Send a lane of a directory, in the uploader's process: answers UploadMeasured, any number of times, and Uploaded.
+    ``unless`` is the print of a token that was not let in: with the same one nothing is tried."""
+
+    number: int
+    path: str
+    url: str
+    user: str | None
+    lane: str
+    unless: str | None = None
+
+
+@dataclass(frozen=True)
+class RestUploader:
+    """Nothing is to be sent: end the uploader's process until there is."""
+
+
+@dataclass(frozen=True)
+class DropSuperseded:
+    """Every server has the superseded files up to this one."""
+
+    key: Key
+    newest: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A directory that was let go is wholly sent: the next agent need not look at it, unless somebody writes again."""
+
+    path: str
+    remotes: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class KeepKey:
+    """Keep the key that a script gave for this directory, until it is wholly sent."""
+
+    path: str
+    url: str
+    user: str | None
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -156,6 +201,11 @@ Effect = (
     | DropJournal
     | Hash
     | Release
+    | Upload
+    | RestUploader
+    | DropSuperseded
+    | Forget
+    | KeepKey
     | Note
     | Report
     | Exit

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from dreamlake.wire.remotes import Remote
+
 Key = tuple[int, int]
 Peer = bytes
 
@@ -50,6 +52,7 @@ class Opened:
     running: dict[bytes, bool]
     # clients that the history calls running, and of whom not even a journal is left
     vanished: tuple[bytes, ...] = ()
+    remotes: tuple[Remote, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class AppliedRun:
     state: str | None
     # out of the agent's own journal
     own: bool = False
+    # where the session is meant to go
+    remotes: tuple[Remote, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,13 @@ class Synced:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A checkpoint covers every client up to these positions."""
+    """A checkpoint covers every client up to these positions, the superseded files up to ``kept``, and in all logs
+    together ``total`` rows and bytes."""
 
     key: Key
     covered: dict[bytes, int]
+    kept: int = 0
+    total: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,28 @@ class Hashed:
 
 
 @dataclass(frozen=True)
+class UploadMeasured:
+    """How many records (or files) and bytes of a lane a server lacks, as far as is known."""
+
+    number: int
+    behind: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """An upload has ended, in one of the ways of :mod:`dreamlake_agent.core.uploads`. ``token`` is the print of the one
+    that was used; ``chance`` is in [0, 1)."""
+
+    number: int
+    ended: str
+    text: str = ""
+    problems: tuple[str, ...] = ()
+    retry_after: float = 0.0
+    token: str | None = None
+    chance: float = 1.0
+
+
+@dataclass(frozen=True)
 class Drained:
     """Every message that had come was heard: what was applied may be committed as one."""
 
@@ -195,6 +225,8 @@ Event = (
     | Broke
     | Vanished
     | Hashed
+    | UploadMeasured
+    | Uploaded
     | Drained
     | Tick
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import codec
+from dreamlake.wire.remotes import Remote
 from dreamlake_agent.core.events import Key, Peer
 
 OPENING = "opening"  # asked the store to own and recover it
@@ -56,6 +57,17 @@ class Flush:
 
 
 @dataclass
+class Syncing:
+    """A client waits until its stream up to ``end`` is on every server of the session."""
+
+    client: bytes
+    number: int
+    end: int
+    need: int | None = None  # the commit that a checkpoint must cover
+    owed: dict[Remote, int] | None = None  # and what must be sent then
+
+
+@dataclass
 class Hashing:
     """A file whose checksum is being computed; or, when the disk would not read it, will be once more at ``again``."""
 
@@ -82,6 +94,9 @@ class Session:
     # killed
     held: set[bytes] = field(default_factory=set)
     flushes: list[Flush] = field(default_factory=list)
+    syncs: list[Syncing] = field(default_factory=list)
+    remotes: tuple[Remote, ...] = ()
+    superseded: int = 0  # up to this one they were dropped
     hashing: dict[str, Hashing] = field(default_factory=dict)
     # checksums known, on their way into a commit
     landing: set[str] = field(default_factory=set)

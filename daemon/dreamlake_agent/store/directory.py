@@ -41,6 +41,7 @@ from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons
 from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, replace_file, sync_folder, write_all
 from dreamlake_agent.store import files
@@ -90,6 +91,8 @@ class Directory:
         self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
         self.files = files.Files(disk, at)
         self._superseded: list[str] = []  # what the checkpoint under way does away with
+        # the newest superseded file that the checkpoint under way, and the last one, cover
+        self._kept = self.kept = 0
         self._loaded = loaded
         self._pending = Applied()
         self._runs: list[Run] = []
@@ -487,7 +490,9 @@ class Directory:
         logs, self.rows.dirty = self.rows.dirty, set()
         views, self.views.dirty = self.views.dirty, set()
         placed, self._placed = self._placed, set()
-        old = self._superseded = self.files.superseded()
+        self._kept = self.files.newest()
+        # With a remote they stay until it has them (docs/disk.md §10).
+        old = self._superseded = [] if self.state.remotes else self.files.superseded()
         data = encode_checkpoint(checkpoint)
         disk, at = self.disk, self.at
 
@@ -511,12 +516,24 @@ class Directory:
         """The job is done: what it covers may be forgotten."""
         self.covered = dict(checkpoint.clients)
         self.files.forget(self._superseded)
+        self.kept = self._kept
         self._recent = [commit for commit in self._recent if commit.seq >= checkpoint.seq]
         if self._commits_bytes > COMMITS_ROTATE_BYTES:
             clients = checkpoint.clients if self._recent else None
             self._new_commits(self._recent, durable=True, clients=clients)
         kept = self.cuts.review()
         self.warnings += [f"rows that no journal brought again are kept in {path}" for path in kept]
+
+    def drop_superseded(self, newest: int) -> None:
+        """Unlink what was superseded up to that number: every server has it, and a checkpoint what replaced it."""
+        for path in self.files.superseded(newest):
+            self.disk.unlink(path, self.at)
+            self.files.forget([path])
+
+    @property
+    def remotes(self) -> tuple[Remote, ...]:
+        """Where the session is meant to go."""
+        return tuple(Remote(url, user) for url, user in self.state.remotes.items()) if self.state.remotes else ()
 
     def take_warnings(self) -> list[str]:
         """What a person should know, once."""

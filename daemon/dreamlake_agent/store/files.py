@@ -77,9 +77,14 @@ class Files:
                     self._disk.rename(kept, place, self._at)
                     self._kept = [each for each in self._kept if each.path != kept]
 
-    def superseded(self) -> list[str]:
-        """What may go once the checkpoint that is about to be made is in place; then :meth:`forget` it."""
-        return [each.path for each in self._kept]
+    def superseded(self, newest: int | None = None) -> list[str]:
+        """What may go once the checkpoint that is about to be made is in place, up to a number; then :meth:`forget`
+        it."""
+        return [each.path for each in self._kept if newest is None or each.number <= newest]
+
+    def newest(self) -> int:
+        """The highest number that was given."""
+        return self._number
 
     def forget(self, paths: list[str]) -> None:
         self._kept = [each for each in self._kept if each.path not in paths]

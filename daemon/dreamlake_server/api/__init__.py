@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dreamlake_server.api import blobs, files, logs, parameters, push, sessions, tracks
+from dreamlake_server.api import blobs, files, follow, logs, parameters, push, sessions, tracks
 from dreamlake_server.route import Route
 from dreamlake_server.system import SYSTEM_ROUTES
 
@@ -27,6 +27,23 @@ ROUTES: tuple[Route, ...] = (
         answer=push.PushAnswer,
         writes=True,
         errors=(409, 410, 422),
+    ),
+    Route(
+        "POST",
+        "/v1/origins",
+        follow.origins,
+        "Tell the origins of a session, and how far the logs of each are stored.",
+        body=follow.Origins,
+        answer=follow.OriginsAnswer,
+    ),
+    Route(
+        "POST",
+        "/v1/records",
+        follow.read,
+        "Read one log of one origin back, in the pieces that it is stored in.",
+        body=follow.Records,
+        answer=follow.RecordsAnswer,
+        errors=(410,),
     ),
     Route(
         "POST",

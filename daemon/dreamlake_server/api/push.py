@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
 
 from dreamlake.wire.marks import Mark
 from dreamlake.wire.names import track_folder
+from dreamlake.wire.projection import TIME_CHARACTERS_MAX, checksums
 from dreamlake.wire.state import FILES_LOG, HISTORIES, LOGS_LOG, data_log
 from dreamlake_server import limits, push, records
 from dreamlake_server.api.sessions import checked, gone, made
 from dreamlake_server.problem import bad, too_large
-from dreamlake_server.projection import checksums
 from dreamlake_server.records import Batch
 from dreamlake_server.route import Answer, Call
 from dreamlake_server.stores.meta import Head
@@ -30,13 +31,17 @@ class Named(msgspec.Struct):
 class LogBatch(msgspec.Struct):
     """Records of one log from index ``from`` on, and the mark before them. Either ``lines``, the bytes of the log as
     they are (base64 in JSON), or ``records``, a list of lines; or a tombstone: ``refused`` says why one record cannot
-    be taken, and ``next`` is the mark after it."""
+    be taken, and ``next`` is the mark after it; or, from 0 on, a ``base``: so many records are another origin's, and
+    ``next`` is the mark after them, and ``time`` is when the latest of them was made: what comes after them in this log
+    comes after them in joined reads, too, whatever the clock said."""
 
     first: Count = msgspec.field(name="from")
     prev: MarkText = "0-00000000"
     lines: bytes = b""
     records: Annotated[list[str], msgspec.Meta(max_length=limits.RECORDS)] = []
     refused: str | None = None
+    base: Count = 0
+    time: Annotated[str, msgspec.Meta(max_length=TIME_CHARACTERS_MAX)] | None = None
     next: MarkText | None = None
 
 
@@ -106,7 +111,7 @@ _PUBLISHED = (
 async def status(call: Call) -> StatusAnswer:
     given: Status = call.body
     if given.logs is not None:
-        _check_logs(given.logs)
+        check_logs(given.logs)
     if len(given.blobs) > limits.BLOBS:
         raise too_large("BLOBS", limits.BLOBS, "the list of blobs")
     workspace = checked("workspace", given.session.workspace)
@@ -127,7 +132,7 @@ async def status(call: Call) -> StatusAnswer:
 
 async def take(call: Call) -> Answer:
     given: Push = call.body
-    _check_logs(given.logs)
+    check_logs(given.logs)
     # Before they are taken apart: a line may be one byte, and as a line of its own it takes 40.
     if sum(batch.lines.count(b"\n") + len(batch.records) for batch in given.logs.values()) > limits.RECORDS:
         raise too_large("RECORDS", limits.RECORDS, "the number of records")
@@ -151,7 +156,8 @@ async def take(call: Call) -> Answer:
     return call.answer(answer, status)
 
 
-def _check_logs(logs: Any) -> None:
+def check_logs(logs: Collection[str]) -> None:
+    """413 or 400 for what are no logs of a session."""
     if len(logs) > limits.LOGS:
         raise too_large("LOGS", limits.LOGS, "the number of logs")
     for log in logs:
@@ -168,13 +174,16 @@ def _check_logs(logs: Any) -> None:
 
 def _batch(log: str, given: LogBatch) -> Batch:
     prev = Mark.of(given.prev)
-    if given.refused is not None:
-        if given.lines or given.records or given.next is None:
-            raise bad(f"{log}: a tombstone has 'refused' and 'next', and no records", "bad-batch")
+    if given.refused is not None or given.base:
+        if given.lines or given.records or given.next is None or (given.refused is not None and given.base):
+            raise bad(f"{log}: send 'next' with either 'refused' or 'base', and no records", "bad-batch")
+        if given.base and (given.first or prev != Mark()):
+            raise bad(f"{log}: a base begins its log: 'from' is 0 and 'prev' {Mark().text}", "bad-batch")
         behind = Mark.of(given.next)
-        if behind.size <= prev.size:
-            raise bad(f"{log}: the mark after a tombstone is not after the one before it", "bad-batch")
-        return Batch(given.first, prev, (), given.refused[:1000], behind)
+        if behind.size - prev.size < (given.base or 1):
+            raise bad(f"{log}: 'next' is not so many records after 'prev'", "bad-batch")
+        refused = None if given.refused is None else given.refused[:1000]
+        return Batch(given.first, prev, (), refused, behind, given.base, given.time or None)
     if given.lines and given.records:
         raise bad(f"{log}: send 'lines' or 'records', not both", "bad-batch")
     if given.lines:

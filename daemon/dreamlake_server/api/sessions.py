@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from dreamlake.wire import summary
 from dreamlake.wire.names import folder_of, track_folder
 from dreamlake.wire.state import SESSION_LOG, data_log
-from dreamlake_server import here, summary
+from dreamlake_server import here
 from dreamlake_server.limits import NAME_BYTES, PAGE_ROWS, PAGE_ROWS_DEFAULT, SCAN_ROWS
 from dreamlake_server.problem import Problem, bad, conflict, not_found
 from dreamlake_server.push import SessionGone
@@ -82,8 +83,11 @@ class SessionList(msgspec.Struct, rename="camel"):
 
 
 class Deleted(msgspec.Struct, rename="camel"):
+    """It can be restored for ``keptDays`` from then on."""
+
     id: str
     deleted_at: str | None
+    kept_days: int
 
 
 def checked(kind: str, name: str) -> str:
@@ -238,7 +242,7 @@ async def delete(call: Call) -> Deleted:
     when = session.deleted or call.server.now()
     if session.deleted is None:
         await call.server.meta.mark_deleted(call.user, session.id, when)
-    return Deleted(session.id, when)
+    return Deleted(session.id, when, call.server.purge_days)
 
 
 async def restore(call: Call) -> SessionAnswer:

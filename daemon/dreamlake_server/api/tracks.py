@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from dreamlake.wire import jsons
+from dreamlake.wire.projection import Projection
 from dreamlake.wire.state import CHUNK_SIZE, TRACKS_LOG, track_id
 from dreamlake_server import here
 from dreamlake_server.api.sessions import gone, log_of, refuse_protected, the_session
 from dreamlake_server.limits import PAGE_ROWS, PAGE_ROWS_DEFAULT
 from dreamlake_server.problem import bad, not_found
-from dreamlake_server.projection import Projection
 from dreamlake_server.push import SessionGone
 from dreamlake_server.read import Reader, at_cursor, cursor_of
 from dreamlake_server.route import Call
@@ -216,7 +216,7 @@ def _stats(name: str, heads: list[Head], said: Projection) -> TrackStats | None:
     if track is None and not heads:
         return None
     given = {key: last.value for key, last in track.given.items()} if track else {}
-    total = str(sum(head.count for head in heads))
+    total = str(sum(head.count - head.base for head in heads))
     firsts = [head.time_first for head in heads if head.time_first]
     lasts = [head.time_max for head in heads if head.time_max]
     tags = given.get("tags")

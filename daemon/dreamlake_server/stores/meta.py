@@ -23,6 +23,7 @@ class Head:
     time_first: str | None = None  # of the first record that has a time
     time_max: str | None = None  # the latest time in any record (ISO 8601, UTC; they compare as text)
     sealed: int = 0  # records before this one lie in sealed segments; 0 until there are such
+    base: int = 0  # records before this one are another origin's: they are counted in ``count``, and lie in no segment
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Meta(Protocol):
     async def heads(
         self, session_id: str, *, origin: str | None = None, logs: Sequence[str] | None = None
     ) -> dict[tuple[str, str], Head]:
-        """(origin, log) → head, of those logs that have records; of one origin, or of some logs only. ``logs`` may name
-        20,000."""
+        """(origin, log) → head, of those logs that have records or a base; of one origin, or of some logs
+        only. ``logs`` may name 20,000."""
         ...
 
     async def append(

@@ -313,7 +313,8 @@ def _referred(owner: str, session_id: str, sha256: str) -> ReplaceOne[Document]:
 
 
 def _read(kind: type[Noun], document: Document) -> Noun:
-    return kind(**{each.name: document[each.name] for each in fields(kind)})
+    """A field that came after a document was written has its default."""
+    return kind(**{each.name: document[each.name] for each in fields(kind) if each.name in document})
 
 
 def _some(names: Sequence[str]) -> Iterator[Sequence[str]]:

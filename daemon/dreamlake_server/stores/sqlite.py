@@ -86,11 +86,12 @@ SCHEMA = Schema(
             ) WITHOUT ROWID""",
             "CREATE INDEX uses_of_blob ON uses (sha256, session)",
         ),
+        ("ALTER TABLE logs ADD COLUMN base INTEGER NOT NULL DEFAULT 0",),
     ),
 )
 
 SESSION = "key, id, owner, workspace, name, created, deleted"
-HEAD = "count, size, checksum, time_first, time_max, sealed"
+HEAD = "count, size, checksum, time_first, time_max, sealed, base"
 SEGMENT = "first, count, size, size_before, checksum_before, time_before, time_max, data, refused"
 BLOB = "owner, sha256, size, part_bytes, stored"
 
@@ -334,13 +335,13 @@ def _append(connection: sqlite3.Connection, session: int, origin: str, append: A
     if append.before != (Head(*row[1:]) if row else Head()):
         raise _OtherHead
     head = append.after
-    values = (head.count, head.size, head.checksum, head.time_first, head.time_max, head.sealed)
+    values = (head.count, head.size, head.checksum, head.time_first, head.time_max, head.sealed, head.base)
     if row:
         key = row[0]
-        connection.execute(f"UPDATE logs SET ({HEAD}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", (*values, key))
+        connection.execute(f"UPDATE logs SET ({HEAD}) = (?, ?, ?, ?, ?, ?, ?) WHERE key = ?", (*values, key))
     else:
         key = connection.execute(
-            f"INSERT INTO logs (session, origin, log, {HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO logs (session, origin, log, {HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (session, origin, append.log, *values),
         ).lastrowid
     connection.executemany(

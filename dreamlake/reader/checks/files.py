@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from dreamlake.reader.base import BASE, BaseDamaged, read_base
 from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.lines import Lines
@@ -23,12 +24,42 @@ def check_files(look: Look, standing: Standing | None) -> None:
     if standing is None:
         return
     state = standing.loaded.state
+    elsewhere = _elsewhere(look, state)
     for record in list(state.files.values()):
-        if record.get("deletedAt") is None:
+        if record.get("deletedAt") is None and record["id"] not in elsewhere:
             with look.reading(f"files/{record.get('path', '')}/{record.get('filename')}".replace("//", "/")):
                 _check_file(look, state, record)
     with look.reading(INCOMING):
         _check_incoming(look, standing)
+
+
+def _elsewhere(look: Look, state: State) -> set[str]:
+    """Of files that came with a pull, those whose bytes did not."""
+    named: frozenset[str] = frozenset()
+    with look.reading(BASE):
+        try:
+            named = read_base(look.disk, look.at).elsewhere
+        except BaseDamaged as error:
+            look.problem("base", BASE, f"{error}; until then nothing of it can be sent")
+    found = {
+        file_id
+        for file_id in named & state.files.keys()
+        if not any(_is_file(look, path) for path in places_of(state.files[file_id], state.incoming, []))
+    }
+    if found:
+        look.note(
+            "elsewhere",
+            BASE,
+            f"the bytes of {times(len(found), 'file')} stayed on the server that this session was pulled from",
+        )
+    return found
+
+
+def _is_file(look: Look, path: str) -> bool:
+    try:
+        return look.disk.stat(path, look.at).is_file
+    except OSError:
+        return False
 
 
 def _check_file(look: Look, state: State, record: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from dreamlake.reader.base import BASE
 from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.commits import CHECKPOINT, COMMITS, ORIGIN
@@ -16,7 +17,7 @@ from dreamlake.world.disk import Stat, read_file
 OWNER = f"{DREAMLAKE}/owner"
 CUT = f"{DREAMLAKE}/cut"
 _FOLDERS = {f"{DREAMLAKE}/{each}" for each in ("journals", "incoming", "cut", "superseded", "sync")}
-_RECORDS = {OWNER, ORIGIN, CHECKPOINT, COMMITS, *HISTORIES}
+_RECORDS = {OWNER, ORIGIN, CHECKPOINT, COMMITS, BASE, *HISTORIES}
 _TEMP = ".tmp"
 _VIEWS = (SESSION_VIEW, PARAMETERS_VIEW)
 _PLACES = (*_VIEWS, *(each + _TEMP for each in _VIEWS), "logs", "tracks", "files", DREAMLAKE)

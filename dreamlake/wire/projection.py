@@ -15,6 +15,8 @@ from dreamlake.wire.state import FILES_LOG, PARAMETERS_LOG, TRACKS_LOG
 # (latest time in the origin's log up to this row, origin, index): the order of joined reads
 Stamp = tuple[str, str, int]
 Row = dict[str, Any]
+TIME_CHARACTERS_MAX = 40
+_TIMES = ("createdAt", "timestamp", "time")
 _SETS_MAX = 1 << 53  # beyond it a version is no count of anything
 _CHANGES = ("description", "tags", "metadata")
 
@@ -180,6 +182,15 @@ class Projection:
         """Of what is not deleted, in the order of their uploads."""
         found = [self.file(file_id) for file_id in dict.fromkeys(each[1] for each in sorted(self._places.values()))]
         return [each for each in found if each is not None and each.get("deletedAt") is None]
+
+
+def time_of(row: Row) -> str | None:
+    """When a record was made, as it says itself."""
+    for key in _TIMES:
+        found = row.get(key)
+        if isinstance(found, str) and 0 < len(found) <= TIME_CHARACTERS_MAX:
+            return found
+    return None
 
 
 def _time(stamp: Stamp, row: Row) -> str:

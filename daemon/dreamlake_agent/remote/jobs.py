@@ -1,0 +1,174 @@
+"""Jobs: one lane of one directory to one server, each in a thread; and what is kept from one job to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamlake.errors import DreamlakeError
+from dreamlake.remote.credentials import Credentials, CredentialsUnusable
+from dreamlake.remote.lake import Lake, NotLetIn, Refused, Unreachable
+from dreamlake.wire.marks import Mark
+from dreamlake.wire.state import FILES_LOG
+from dreamlake.world.disk import REAL_DISK
+from dreamlake_agent.remote.blobs import SMALL_BYTES, Blobs, Digests
+from dreamlake_agent.remote.logs import Logs
+from dreamlake_agent.remote.source import NotSendable, OtherBytes, Source
+
+Answer = dict[str, Any]
+_LANES = {"small": (0, SMALL_BYTES), "large": (SMALL_BYTES, None)}
+_KEPT_MAX = 500  # directories whose places are remembered
+_LAKES_MAX = 50
+_FORKED = (
+    "{log} on the server has another history than this directory: a copy of it, or a backup, went on by itself; "
+    "nothing was overwritten. `dreamlake sync --fork` sends this one beside it"
+)
+
+
+@dataclass
+class _Kept:
+    """Of one directory at one server. Each lane has one thread at a time."""
+
+    lake: Lake
+    logs: Logs | None = None
+    blobs: dict[str, Blobs] = field(default_factory=dict)
+    # where the files' history ended when a lane was wholly sent
+    files: dict[str, Mark] = field(default_factory=dict)
+
+
+class Jobs:
+    """``say`` is called from any thread."""
+
+    def __init__(self, say: Callable[[Answer], None], credentials: Credentials | None = None) -> None:
+        self._say = say
+        self._credentials = credentials or Credentials()
+        self._digests = Digests()
+        self._lakes: dict[tuple[str, str | None, str | None], Lake] = {}
+        self._kept: dict[tuple[str, str, str | None], _Kept] = {}
+        self._lock = threading.Lock()
+
+    def start(self, job: Answer) -> None:
+        threading.Thread(target=self._run, args=(job,), name=f"job-{job['job']}", daemon=True).start()
+
+    def _run(self, job: Answer) -> None:
+        try:
+            said = self.work(job)
+        except Exception as fault:  # of ours: this directory is tried again later, and the others go on
+            traceback.print_exc()
+            said = {"ended": "busy", "text": f"a fault in the uploader, see the agent's log: {type(fault).__name__}"}
+        self._say({"job": job["job"], "chance": random.random(), **said})
+
+    def work(self, job: Answer) -> Answer:
+        """Do a job; how it ended."""
+        try:
+            token = self._token(job)
+        except CredentialsUnusable as error:
+            return {"ended": "busy", "text": str(error)}
+        print_of = hashlib.sha256((token or "").encode()).hexdigest()[:16]
+        if job["unless"] == print_of:
+            return {"ended": "not let in", "token": print_of}
+        try:
+            source = Source(REAL_DISK, job["path"])
+        except FileNotFoundError:
+            return {"ended": "gone"}
+        except (NotSendable, OSError) as error:
+            return {"ended": "busy", "text": str(error)}
+        try:
+            return {**self._send(job, source, token), "token": print_of}
+        except Unreachable as error:
+            return {"ended": "away" if error.whole else "busy", "text": str(error), "retry_after": error.retry_after}
+        except NotLetIn as error:
+            return {"ended": "not let in", "text": str(error), "token": print_of}
+        except Refused as error:
+            return {"ended": "refused", "text": str(error)}
+        except (OtherBytes, DreamlakeError, OSError, ValueError) as error:
+            return {"ended": "busy", "text": str(error)}
+        finally:
+            source.close()
+
+    def _token(self, job: Answer) -> str | None:
+        """The key that the script gave, or that of a login; None where only the user's word is left."""
+        key = self._credentials.key_of(job["path"], job["url"], job["user"])
+        if key is not None:
+            return key
+        login = self._credentials.find(job["url"], job["user"])
+        return None if login is None else login.token
+
+    def _send(self, job: Answer, source: Source, token: str | None) -> Answer:
+        kept = self._keep(job, token)
+        return self._send_logs(job, source, kept) if job["lane"] == "logs" else self._send_files(job, source, kept)
+
+    def _keep(self, job: Answer, token: str | None) -> _Kept:
+        place = (job["path"], job["url"], job["user"])
+        with self._lock:
+            server = (job["url"], job["user"], token)
+            lake = self._lakes.get(server)
+            if lake is None:
+                lake = self._lakes[server] = Lake.open(
+                    job["url"], job["user"], token, tries=1, credentials=self._credentials
+                )
+            kept = self._kept.get(place)
+            if kept is None or kept.lake is not lake:  # another token may see another user's session
+                kept = self._kept[place] = _Kept(lake)
+            while len(self._kept) > _KEPT_MAX:
+                self._kept.pop(next(iter(self._kept)))
+            while len(self._lakes) > _LAKES_MAX:
+                self._lakes.pop(next(iter(self._lakes)))
+            return kept
+
+    def _send_logs(self, job: Answer, source: Source, kept: _Kept) -> Answer:
+        if kept.logs is None:
+            kept.logs = Logs(source, kept.lake)
+        else:
+            kept.logs.renew(source)
+        logs = kept.logs
+        self._measure(job, source, logs)
+        logs.advance = lambda _bytes: self._measure(job, source, logs)
+        try:
+            logs.send()
+        except BaseException:
+            kept.files.clear()  # whatever happened to it: it is asked again about everything
+            raise
+        problems = [problem for problem in logs.outcome.problems if "has another history" not in problem]
+        problems += [_FORKED.format(log=log) for log in logs.outcome.forks]
+        logs.outcome.problems.clear()
+        return {"ended": "sent", "problems": problems}
+
+    def _measure(self, job: Answer, source: Source, logs: Logs) -> None:
+        """Tell how many records and bytes are behind."""
+        places = logs.acked.values()
+        records = source.records() - sum(place.count for place in places)
+        size = sum(mark.size for mark in source.ends.values()) - sum(place.mark.size for place in places)
+        self._say({"job": job["job"], "behind": [max(0, records), max(0, size)]})
+
+    def _send_files(self, job: Answer, source: Source, kept: _Kept) -> Answer:
+        lane, end = job["lane"], source.ends.get(FILES_LOG, Mark())
+        if kept.files.get(lane) == end or (kept.logs is not None and FILES_LOG in kept.logs.outcome.forks):
+            return {"ended": "sent"}  # nothing came or was replaced since; or the server's session has other files
+        blobs = kept.blobs.get(lane)
+        if blobs is None:
+            blobs = kept.blobs[lane] = Blobs(source, kept.lake, digests=self._digests)
+        else:
+            blobs.renew(source, ask_again=lane not in kept.files)
+        least, most = _LANES[lane]
+        sent = 0
+
+        def advance(size: int) -> None:
+            nonlocal sent
+            sent += size
+            self._say({"job": job["job"], "behind": [count, max(0, size_of_all - sent)]})
+
+        count, size_of_all = blobs.owed(least, most)
+        blobs.advance = advance
+        advance(0)
+        blobs.send(least, most)
+        problems = [*blobs.outcome.problems]
+        blobs.outcome.problems.clear()
+        if not problems:
+            kept.files[lane] = end
+        return {"ended": "sent", "problems": problems}

@@ -1,0 +1,214 @@
+"""Logs: the logs of one directory to one server, from where the server is.
+
+The server's marks are byte offsets of our own logs, so nothing has to be counted or remembered; that they are of the
+same history is checked before anything is sent behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dreamlake.remote.lake import Lake, Refused
+from dreamlake.wire.marks import Mark
+from dreamlake_agent.remote.outcome import Outcome
+from dreamlake_agent.remote.source import OtherBytes, Source, in_order
+
+BATCH_BYTES = 4 << 20  # of log in one push, unless one line is larger
+BATCH_RECORDS = 100_000
+BATCH_LOGS = 1_000
+STATUS_TRIES = 5  # with a server that forgets what it has acked
+PUSHED = (200, 409, 422)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server is in one log; ``mark`` is one that the log has."""
+
+    count: int
+    mark: Mark
+
+
+class Logs:
+    """Raises what :class:`~dreamlake.remote.lake.Lake` raises; what was acked by then stays acked.
+
+    One thread at a time. ``advance`` is told of bytes as they arrive.
+    """
+
+    def __init__(self, source: Source, lake: Lake, outcome: Outcome | None = None) -> None:
+        self._source, self._lake = source, lake
+        self.outcome = Outcome() if outcome is None else outcome
+        self.advance: Callable[[int], None] = lambda _bytes: None
+        self.acked: dict[str, Place] = {}
+        self._stopped: set[str] = set()  # until the server is asked again
+        self._asked = False
+        self._has_lost = False  # whether the server had less than it had acked: it was restored from a backup
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the server's places are known; else the next :meth:`send` begins with :meth:`status`."""
+        return self._asked
+
+    @property
+    def behind(self) -> int:
+        """Bytes that are still to be sent, as far as is known."""
+        return sum(self._source.ends[log].size - place.mark.size for log, place in self.acked.items())
+
+    def status(self) -> tuple[int, int]:
+        """Ask where the server is; how many bytes of logs it lacks, and how many logs have forked."""
+        self._asked = False
+        said = self._lake.ask("/v1/status", self._body(logs=list(self._source.ends)))
+        if said["session"] is not None and said["session"].get("deletedAt"):
+            raise Refused(f"session {self._source.workspace}/{self._source.name} was deleted on the server", 410, said)
+        self.acked, self._stopped, self._has_lost = {}, set(), False
+        forks = self.outcome.forks
+        self.outcome.forks = []
+        for log in self._source.ends:
+            self._heard(log, said["logs"][log], Mark(), known_fork=log in forks)
+        self._asked = True
+        return self.behind, len(self.outcome.forks)
+
+    def renew(self, source: Source) -> None:
+        """The directory has gone on: send what came since. Where that is not so, the server is asked anew."""
+        before, self._source = self._source, source
+        if (source.origin, source.workspace, source.name) != (before.origin, before.workspace, before.name):
+            self._asked = False
+        if self._stopped - set(self.outcome.forks):  # what was damaged may be mended
+            self._asked = False
+        if not self._asked:
+            return
+        try:
+            # The server's places lie before those ends.
+            self._asked = all(source.goes_on(log, mark) for log, mark in before.ends.items())
+        except (OtherBytes, OSError):
+            self._asked = False
+        for log in source.ends.keys() - before.ends.keys():
+            self.acked[log] = Place(0, Mark())
+
+    def send(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Send what is missing, until ``stop`` says so; by the status that was asked before, if it was."""
+        try:
+            for _try in range(STATUS_TRIES):
+                if not self._asked:
+                    self.status()
+                self._begin()
+                while not stop() and (batch := self._batch()):
+                    self._push(batch)
+                if not self._has_lost or stop():
+                    return
+                self._asked = False
+            self.outcome.problems.append(f"{self._lake.url} forgets what it has acked: what is wrong with its store?")
+        except BaseException:  # perhaps an answer was lost
+            self._asked = False
+            raise
+
+    def _body(self, **more: Any) -> dict[str, Any]:
+        session = {"workspace": self._source.workspace, "name": self._source.name}
+        return {"origin": self._source.origin, "session": session, **more}
+
+    def _heard(self, log: str, said: dict[str, Any], known: Mark, *, known_fork: bool = False) -> None:
+        """Take how far the server says it is, unless it has another history."""
+        mark = Mark.of(said["mark"])
+        try:
+            same = said.get("problem") != "fork" and self._source.has(log, mark, known)
+        except (OtherBytes, OSError) as error:
+            self._stop(log, f"{log} could not be sent: {error}")
+            return
+        if same:
+            self.acked[log] = Place(said["count"], mark)
+            return
+        self.outcome.forks.append(log)
+        self._stop(
+            log,
+            None
+            if known_fork
+            else f"{log} on the server has another history than this directory: a copy of it, or a backup, went on by "
+            "itself; nothing was overwritten. `dreamlake sync --fork` sends this one beside it",
+        )
+
+    def _stop(self, log: str, why: str | None) -> None:
+        self._stopped.add(log)
+        self.acked.pop(log, None)
+        if why is not None:
+            self.outcome.problems.append(why)
+
+    def _begin(self) -> None:
+        """Say of the logs that begin with another origin's records where this one's begin. Where nothing came since,
+        there is nothing to say."""
+        logs: dict[str, dict[str, Any]] = {}
+        for log, (count, mark) in self._source.bases.items():
+            place = self.acked.get(log)
+            if place is None or place.count:
+                continue
+            if self._source.ends[log] == mark:
+                self.acked[log] = Place(count, mark)
+            else:
+                time = self._source.base_times.get(log)
+                logs[log] = {"from": 0, "prev": Mark().text, "base": count, "next": mark.text, "time": time}
+        names = list(logs)
+        for first in range(0, len(names), BATCH_LOGS):
+            some = {log: logs[log] for log in names[first : first + BATCH_LOGS]}
+            said = self._lake.ask("/v1/push", self._body(logs=some), accept=PUSHED)
+            for log in some:
+                self._heard(log, said["logs"][log], Mark())
+
+    def _batch(self) -> dict[str, tuple[Place, bytes]]:
+        """The next pieces, as many as a request takes."""
+        found: dict[str, tuple[Place, bytes]] = {}
+        size = records = 0
+        for log in in_order(set(self.acked)):
+            place = self.acked[log]
+            room = BATCH_BYTES - size
+            if place.mark.size >= self._source.ends[log].size or room <= 0:
+                continue
+            try:
+                data = self._source.piece(log, place.mark.size, room)
+            except (OtherBytes, OSError) as error:
+                self._stop(log, f"{log} could not be sent: {error}")
+                continue
+            records += data.count(b"\n")
+            if found and (size + len(data) > BATCH_BYTES or records > BATCH_RECORDS or len(found) == BATCH_LOGS):
+                break
+            found[log] = (place, data)
+            size += len(data)
+        return found
+
+    def _push(self, batch: dict[str, tuple[Place, bytes]]) -> None:
+        logs = {
+            log: {"from": place.count, "prev": place.mark.text, "lines": data} for log, (place, data) in batch.items()
+        }
+        said = self._lake.ask("/v1/push", self._body(logs=logs), accept=PUSHED)
+        for log, (place, data) in batch.items():
+            self._acked(log, place, data, said["logs"][log])
+
+    def _acked(self, log: str, place: Place, data: bytes, said: dict[str, Any]) -> None:
+        before = place.mark
+        self._heard(log, said, before if Mark.of(said["mark"]).size >= before.size else Mark())
+        now = self.acked.get(log)
+        if log in self._stopped or now is None:
+            return
+        self._has_lost = self._has_lost or said.get("problem") == "gap"
+        self.outcome.records += max(0, now.count - place.count)
+        sent = max(0, now.mark.size - before.size)
+        self.outcome.bytes += sent
+        self.advance(sent)
+        if said.get("problem") == "record":
+            self._bury(log, now, str(said.get("why") or "the server does not take it"))
+        elif now.mark == before and said.get("problem") is None and data:
+            self._stop(log, f"{log} does not get on: the server acks, and takes nothing")
+
+    def _bury(self, log: str, place: Place, why: str) -> None:
+        """A record that the server will never take: a tombstone in its place, so that what comes behind it arrives."""
+        line = self._source.piece(log, place.mark.size, 1 << 16)
+        line = line[: line.index(b"\n") + 1]
+        tombstone = {
+            "from": place.count,
+            "prev": place.mark.text,
+            "refused": why,
+            "next": place.mark.after(line).text,
+        }
+        said = self._lake.ask("/v1/push", self._body(logs={log: tombstone}), accept=PUSHED)
+        self.outcome.refused += 1
+        self.outcome.problems.append(f"record {place.count} of {log} was set aside by the server: {why}")
+        self._heard(log, said["logs"][log], place.mark)

@@ -1,0 +1,152 @@
+"""What stands between a user and a server elsewhere, on loopback: TLS before a server, and a proxy on the way to it.
+
+::
+
+    https://your-server.com ─▶ Gateway (HTTPS_PROXY) ─CONNECT─▶ terminator ─▶ a server that speaks plain HTTP
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+
+from tests.services.authority import Authority
+from tests.services.ports import LOOPBACK
+
+YOUR_SERVER = "your-server.com"
+_CALL_SECONDS = 20
+
+Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def listening(meet: Connection, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A port whose connections ``meet`` deals with, in a thread of its own until the end."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+
+    async def begin() -> asyncio.Server:
+        async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    await meet(reader, writer)
+            finally:
+                writer.transport.abort()
+
+        return await asyncio.start_server(met, LOOPBACK, 0, ssl=context)
+
+    async def end(server: asyncio.Server) -> None:
+        server.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports that were aborted close their sockets
+
+    def call(work: Awaitable[asyncio.Server | None]) -> asyncio.Server | None:
+        async def done() -> asyncio.Server | None:
+            return await work
+
+        return asyncio.run_coroutine_threadsafe(done(), loop).result(_CALL_SECONDS)
+
+    thread.start()
+    try:
+        server = call(begin())
+        assert server is not None
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            call(end(server))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """Carry bytes both ways until one side has enough."""
+    there_reader, there_writer = await asyncio.open_connection(LOOPBACK, port)
+
+    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(64 << 10):
+            sink.write(data)
+            await sink.drain()
+
+    ways = [asyncio.ensure_future(carry(reader, there_writer)), asyncio.ensure_future(carry(there_reader, writer))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait_for(writer.drain(), _CALL_SECONDS)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        there_writer.transport.abort()
+
+
+@contextlib.contextmanager
+def terminator(port: int, context: ssl.SSLContext) -> Iterator[int]:
+    """TLS before the server at ``port``; the port to come to."""
+    with listening(lambda reader, writer: _joined(reader, writer, port), context) as found:
+        yield found
+
+
+class Gateway:
+    """A proxy that knows ``places``: ``"host:443"`` → a port of this machine. ``asked`` has what was wanted of it.
+
+    ``user`` is what it lets in (``"alice:secret"``), when it is not everybody.
+    """
+
+    def __init__(self, places: Mapping[str, int], user: str | None = None) -> None:
+        self._places, self._port = places, 0
+        self._authorization = None if user is None else f"Basic {base64.b64encode(user.encode()).decode()}"
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self._port}"
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Gateway]:
+        with listening(self._meet) as self._port:
+            yield self
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+        self.asked.append(target if method == "CONNECT" else f"{method} {target}")
+        if self._authorization not in (None, headers.get("proxy-authorization")):
+            status = "407 Proxy Authentication Required"
+        elif method != "CONNECT" or target not in self._places:
+            status = "403 Forbidden"
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await _joined(reader, writer, self._places[target])
+            return
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def your_server(port: int, folder: Path) -> Iterator[dict[str, str]]:
+    """The server at ``port`` as ``https://your-server.com``, for whoever has the environment that this gives. Start it
+    with ``--allow-host your-server.com``."""
+    authority = Authority(folder)
+    with (
+        terminator(port, authority.context(YOUR_SERVER)) as tls,
+        Gateway({f"{YOUR_SERVER}:443": tls}).opened() as gateway,
+    ):
+        yield {
+            "HTTPS_PROXY": gateway.url,
+            "https_proxy": gateway.url,
+            "NO_PROXY": "",
+            "no_proxy": "",
+            "SSL_CERT_FILE": str(authority.pem),
+        }
