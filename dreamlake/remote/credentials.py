@@ -101,13 +101,15 @@ class Credentials:
         return sorted(self._read_all().items(), key=lambda each: (each[0].url, each[0].user or ""))
 
     def find(self, url: str, user: str | None) -> Login | None:
-        """The login of that user at that URL; else the one that names no user; else the only one that there is."""
+        """The login of that user at that URL; else the one that names no user; for nobody in particular the only
+        one that there is."""
         there = {remote.user: login for remote, login in self._read_all().items() if remote.url == address(url)}
         if user in there:
             return there[user]
         if None in there:
             return there[None]
-        return next(iter(there.values())) if len(there) == 1 else None
+        # Never another user's: what alice means for herself would stand under bob's name.
+        return next(iter(there.values())) if user is None and len(there) == 1 else None
 
     def _read_all(self) -> dict[Remote, Login]:
         data = self._read(self.path)
