@@ -76,6 +76,7 @@ REMOTE_WARNING_SECONDS = 60.0  # a warning that it is away, so often at most
 REMOTE_KEPT_BYTES = 64 << 20  # of others' histories in memory, for one session object; and of the ends of pages
 
 AGENT_SOCKET = "agent.sock"
+AGENT_LOG = "agent.log"
 REMOTE_SESSIONS = "sessions"
 _SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
 

@@ -16,7 +16,6 @@ from dreamlake.wire import jsons, messages
 from dreamlake.world import processes
 from dreamlake.world.endpoints import find_agent
 from dreamlake_agent.control import NoAnswer, ask
-from dreamlake_agent.lifecycle import LOG
 from dreamlake_agent.sizes import in_words
 
 NO_AGENT = 3
@@ -165,7 +164,7 @@ def logs(lines: int, follow: bool) -> None:
       dreamlake agent logs
       dreamlake agent logs -n 200 -f
     """
-    path = os.path.join(config.state_folder(), LOG)
+    path = os.path.join(config.state_folder(), config.AGENT_LOG)
     try:
         position = _print_log(path, lines)
         while follow:

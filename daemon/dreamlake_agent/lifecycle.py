@@ -27,7 +27,6 @@ from dreamlake_agent.uploader import Uploader
 from dreamlake_agent.workers import ThreadWorkers
 
 LOCK = "agent.lock"
-LOG = "agent.log"
 _LISTENING_SECONDS = 1.0
 
 
@@ -116,7 +115,7 @@ def _logger(path: str) -> logging.Logger:
 def run(folder: str, lock_fd: int, ready: Any) -> None:
     """Be the agent until a signal or a stop request. ``ready()`` is called once clients can connect."""
     state = config.state_folder()
-    log_path = os.path.join(state, LOG)
+    log_path = os.path.join(state, config.AGENT_LOG)
     try:
         config.own_folder(state)
     except OSError as error:
