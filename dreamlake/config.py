@@ -5,6 +5,7 @@
 ``DREAMLAKE_LOCAL_PATH``   root of sessions that name none (default ``.dreamlake`` in the working directory)
 ``DREAMLAKE_MODE``         ``disabled``: every call is a no-op
 ``DREAMLAKE_STRICT``       ``1``: a call that could not be kept raises :class:`~dreamlake.errors.JournalLost`
+``DREAMLAKE_BACKLOG``      bytes that may wait to be sent before there is a warning, ``500M`` or ``10G`` (the default)
 ``DREAMLAKE_API_KEY``      the token for servers, where a session gives none
 ``DREAMLAKE_AGENT``        ``never``: do not start an agent; one that runs is used
 ``DREAMLAKE_API_KEY``      the token for servers, before what ``dreamlake login`` has stored (``remote/credentials.py``)
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import stat
 
@@ -65,7 +67,7 @@ UPLOAD_RETRY_SECONDS = (1.0, 60.0)  # full jitter below a wait that doubles: fir
 PAUSED_SECONDS = 5.0  # how often another token is looked for after one was not let in
 REFUSED_SECONDS = 600.0  # a session that the server will not have is asked about again
 UPLOADER_IDLE_SECONDS = 30.0  # without a job the uploader's process ends
-BACKLOG_BYTES = 10 << 30  # of logs and files that wait to be sent: a warning
+BACKLOG_BYTES = 10 << 30  # of logs and files that wait to be sent: a warning; DREAMLAKE_BACKLOG
 TOLD_MAX = 100  # different problems of one upload that are told to people
 
 # ── reading from a server ───────────────────────────────────────────────────────────────────────────────────────────
@@ -78,6 +80,8 @@ REMOTE_KEPT_BYTES = 64 << 20  # of others' histories in memory, for one session 
 AGENT_SOCKET = "agent.sock"
 AGENT_LOG = "agent.log"
 REMOTE_SESSIONS = "sessions"
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
 
 
@@ -161,6 +165,25 @@ def is_disabled() -> bool:
 
 def is_strict() -> bool:
     return os.environ.get("DREAMLAKE_STRICT") == "1"
+
+
+def size_of(text: str) -> int:
+    """Bytes as people write them; K, M and G are powers of 1024, as curl has them. :class:`ValueError` for none.
+
+    >>> size_of("500K"), size_of("1.5m"), size_of("4096")
+    (512000, 1572864, 4096)
+    """
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise ValueError(f"{text[:40]!r} is no number of bytes: give one such as 500K or 10M")
+    return size
+
+
+def backlog_bytes() -> int:
+    """How much may wait to be sent before there is a warning. :class:`ValueError`."""
+    text = os.environ.get("DREAMLAKE_BACKLOG")
+    return size_of(text) if text else BACKLOG_BYTES
 
 
 def api_key() -> str | None:

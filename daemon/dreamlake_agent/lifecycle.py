@@ -112,6 +112,14 @@ def _logger(path: str) -> logging.Logger:
     return logger
 
 
+def _backlog_bytes(logger: logging.Logger) -> int:
+    try:
+        return config.backlog_bytes()
+    except ValueError as error:  # a warning that comes too early or too late is no reason for having no agent
+        logger.warning("DREAMLAKE_BACKLOG is left out: %s", error)
+        return config.BACKLOG_BYTES
+
+
 def run(folder: str, lock_fd: int, ready: Any) -> None:
     """Be the agent until a signal or a stop request. ``ready()`` is called once clients can connect."""
     state = config.state_folder()
@@ -127,7 +135,7 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     hub = ZmqHub(path)
     endpoint = f"ipc://{path}"
     who = {**processes.myself(), "endpoint": endpoint, "version": dreamlake.__version__}
-    core = Agent(os.urandom(8))
+    core = Agent(os.urandom(8), _backlog_bytes(logger))
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     workers = ThreadWorkers(hub.wake)
     registry = Registry(os.path.join(state, "directories"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
 
-_TEXT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?)", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+from dreamlake import config
+
 PIECE_BYTES = 64 << 10
 _PIECES_A_SECOND = 8  # at least, so that a slow rate is a trickle, and no silence that a server gives up on
 
@@ -19,11 +18,10 @@ def bytes_per_second(text: str) -> int:
     >>> bytes_per_second("500K"), bytes_per_second("1.5m"), bytes_per_second("4096")
     (512000, 1572864, 4096)
     """
-    found = _TEXT.fullmatch(text.strip())
-    rate = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
-    if rate < 1:
-        raise ValueError(f"{text[:40]!r} is no rate: give bytes a second, such as 500K or 10M")
-    return rate
+    try:
+        return config.size_of(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no rate: give bytes a second, such as 500K or 10M") from None
 
 
 class Throttle:

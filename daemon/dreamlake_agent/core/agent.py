@@ -25,7 +25,7 @@ Effects = Iterator[Effect]
 class Agent:
     """Every decision of one agent. ``incarnation`` tells clients that it is another one than before."""
 
-    def __init__(self, incarnation: bytes) -> None:
+    def __init__(self, incarnation: bytes, backlog_bytes: int = config.BACKLOG_BYTES) -> None:
         self.incarnation = incarnation
         self.sessions: dict[on.Key, Session] = {}
         # where a client's session is; a message names only the client
@@ -35,7 +35,7 @@ class Agent:
         self._stop_at: float | None = None
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
-        self.uploads = Uploads()
+        self.uploads = Uploads(backlog_bytes)
         self.points = 0
         self.operations = 0
 

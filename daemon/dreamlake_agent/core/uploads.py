@@ -109,7 +109,8 @@ class _Job:
 class Uploads:
     """Every decision about uploading of one agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog_bytes: int = config.BACKLOG_BYTES) -> None:
+        self._backlog_bytes = backlog_bytes
         self._targets: dict[str, dict[Remote, Target]] = {}  # by directory
         self._servers: dict[str, Server] = {}
         self._jobs: dict[int, _Job] = {}
@@ -252,15 +253,15 @@ class Uploads:
 
     def _watch_backlog(self, owing: list[Target]) -> Iterator[Tell]:
         waiting = sum(target.behind_bytes for target in owing)
-        if waiting < config.BACKLOG_BYTES:
-            self._warned_of_backlog = self._warned_of_backlog and waiting > config.BACKLOG_BYTES // 2
+        if waiting < self._backlog_bytes:
+            self._warned_of_backlog = self._warned_of_backlog and waiting > self._backlog_bytes // 2
         elif not self._warned_of_backlog:
             self._warned_of_backlog = True
             for target in owing:
                 yield Tell(
                     target.path,
-                    f"{waiting >> 20} MiB wait to be sent, over the limit of {config.BACKLOG_BYTES >> 20} MiB "
-                    "(BACKLOG_BYTES): look at `dreamlake agent status`, and at the space that is left",
+                    f"{waiting >> 20} MiB wait to be sent, over the limit of {self._backlog_bytes >> 20} MiB "
+                    "(DREAMLAKE_BACKLOG): look at `dreamlake agent status`, and at the space that is left",
                 )
 
     # ── what the uploader says ──────────────────────────────────────────────────────────────────────────────────────
