@@ -14,13 +14,12 @@ from typing import Any
 from dreamlake.errors import DreamlakeError
 from dreamlake.reader.commits import CHECKPOINT
 from dreamlake.remote.lake import Lake, NotLetIn, Unreachable
-from dreamlake.wire.state import FILES_LOG
 from dreamlake.world.disk import REAL_DISK, Stat
 from dreamlake_agent.fork import fork
 from dreamlake_agent.remote.blobs import SMALL_BYTES, Blobs, Digests
-from dreamlake_agent.remote.logs import Logs
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.remote.source import Source
+from dreamlake_agent.remote.upload import Upload
 from dreamlake_agent.targets import Target, settle, unsettled
 
 _COUNTS = ("records", "bytes", "files", "file_bytes", "refused")
@@ -128,16 +127,15 @@ class Points(Errand):
     def __init__(self, target: Target, digests: Digests, *, may_fork: bool = False) -> None:
         super().__init__(target)
         self._digests, self._may_fork = digests, may_fork
-        self._kept: tuple[Lake, Logs, Blobs] | None = None
-        self.forks: list[str] = []
+        self._upload: Upload | None = None
 
     def ask(self, lake: Lake) -> Told:
         """What would be sent."""
         told = Told(self.target)
         with _telling(told), self._source(told) as source:
-            logs, blobs = self._upload(source, lake, told.outcome)
-            logs.status()
-            told.behind = (logs.behind, blobs.lacking())
+            upload = self._renewed(source, lake, told)
+            behind, _forks = upload.status()
+            told.behind = (behind, upload.blobs.lacking())
         return told
 
     def send(
@@ -147,52 +145,36 @@ class Points(Errand):
         advance: Callable[[int], None],
         expect: Callable[[int], None] | None = None,
     ) -> Told:
-        """``advance`` is told of bytes as they arrive, and ``expect`` how many there are, those of large files, too."""
+        """As :meth:`dreamlake_agent.remote.upload.Upload.send`."""
         told = Told(self.target)
         self._settle(told)
         with _telling(told), self._source(told) as source:
-            logs, blobs = self._upload(source, lake, told.outcome)
-            if not logs.is_asked or self._may_fork:
-                logs.status()
-            if not (logs.outcome.forks and self._may_fork):
-                self._send(logs, blobs, stop, advance, expect)
+            upload = self._renewed(source, lake, told)
+            if not self._may_fork or not upload.status()[1]:
+                upload.send(stop, advance, expect)
                 return told
         if told.error is not None:
             return told
-        self._may_fork, self._kept = False, None
+        self._may_fork, self._upload = False, None
         with _telling(told):
             fork(self.target.path, lake)
             told = self.send(lake, stop, advance, expect)
             told.is_new_origin = True
         return told
 
-    def _send(
-        self,
-        logs: Logs,
-        blobs: Blobs,
-        stop: Callable[[], bool],
-        advance: Callable[[int], None],
-        expect: Callable[[int], None] | None,
-    ) -> None:
-        logs.advance = blobs.advance = advance
-        if expect is not None:
-            expect(logs.behind)
-        logs.send(stop)
-        self.forks = logs.outcome.forks
-        if FILES_LOG not in self.forks:  # else the server's session speaks of other files
-            if expect is not None:
-                expect(blobs.lacking())
-            blobs.send(most=SMALL_BYTES, stop=stop)
+    def _renewed(self, source: Source, lake: Lake, told: Told) -> Upload:
+        if self._upload is None or self._upload.lake is not lake:
+            self._upload = Upload(source, lake, self._digests)
+        else:
+            self._upload.renew(source)
+        self._upload.outcome.problems += told.outcome.problems
+        told.outcome = self._upload.outcome
+        return self._upload
 
-    def _upload(self, source: Source, lake: Lake, outcome: Outcome) -> tuple[Logs, Blobs]:
-        if self._kept is None or self._kept[0] is not lake:
-            self._kept = lake, Logs(source, lake), Blobs(source, lake, digests=self._digests)
-        _lake, logs, blobs = self._kept
-        outcome.forks = logs.outcome.forks
-        logs.outcome = blobs.outcome = outcome
-        logs.renew(source)
-        blobs.renew(source, ask_again=not logs.is_asked)
-        return logs, blobs
+    @property
+    def has_files(self) -> bool:
+        """Whether files are sent; see :attr:`dreamlake_agent.remote.upload.Upload.has_files`."""
+        return self._upload is not None and self._upload.has_files
 
 
 class Large(Errand):
@@ -217,7 +199,7 @@ class Large(Errand):
 
     def send(self, lake: Lake, stop: Callable[[], bool], advance: Callable[[int], None]) -> Told:
         told = Told(self.target)
-        if FILES_LOG in self._points.forks:
+        if not self._points.has_files:
             return told
         with _telling(told), self._source(told) as source:
             if self._kept is None or self._kept[0] is not lake:

@@ -83,7 +83,7 @@ def _fork(disk: Disk, at: int, path: str, lake: Lake) -> Base:
         origins = {**before.origins, source.origin: _told(source, shared, before)}
     finally:
         source.close()
-    after = Base(shared, origins)
+    after = Base(shared, origins, before.elsewhere)
     _change(disk, at, checkpoint, before, secrets.token_hex(16), after)
     return after
 

@@ -11,7 +11,6 @@ RECORD_BYTES = 8 << 20  # of one record of a log
 LOGS = 20_000  # named in one push or status
 BLOBS = 10_000  # named in one status
 ANSWER_BYTES = 16 << 20  # of records in one answer, unpacked, unless one segment is larger
-ANSWER_BYTES_DEFAULT = 4 << 20
 NAME_BYTES = 1024  # of a track's name and a file's path; a workspace, a session and a user have 255 (wire/names.py)
 PAGE_ROWS = 10_000  # in one answer
 PAGE_ROWS_DEFAULT = 1_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LIBRARIES = ("dreamlake", "pyzmq", "msgpack", "orjson", "psutil", "click")
+LIBRARIES = ("dreamlake", "pyzmq", "msgpack", "orjson", "psutil", "click", "httpx")
 QUIET = 0.9  # of all cores idle: below this, others work on this machine too
 
 

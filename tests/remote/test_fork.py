@@ -20,6 +20,7 @@ from dreamlake.world.disk import REAL_DISK
 from dreamlake_agent import fork as module
 from dreamlake_agent.fork import CannotFork, fork
 from dreamlake_agent.remote.source import NotSendable, Source
+from dreamlake_agent.remote.upload import Upload
 from dreamlake_agent.repair import repair
 from tests.conftest import Cli
 from tests.remote.lakes import lake_of
@@ -153,9 +154,30 @@ def test_a_server_that_is_ahead_has_all_of_it(root: Path, serving: Serving) -> N
     assert sent(backup, lake_of(serving)[0]).forks
     fork(str(backup), lake_of(serving)[0])
     lake, wire = lake_of(serving)
+    source = Source(REAL_DISK, str(backup))
+    assert Upload(source, lake).status() == (0, 0)
+    source.close()
+    del wire.requests[:]
     outcome = sent(backup, lake)
     assert (outcome.records, outcome.problems) == (0, [])
-    assert wire.requests == ["POST /v1/status"]
+    assert wire.requests == ["POST /v1/status", "POST /v1/origins"]
+
+
+def test_records_that_were_set_aside_are_shared_too(root: Path, serving: Serving) -> None:
+    """The server has a tombstone in the place of each, and knows no more of it than where it ends."""
+    first = train(root, 10, "both")
+    lines = (first / LOSS).read_bytes().splitlines(keepends=True)
+    lines[3] = b'{"index":3,"da' + lines[3]  # as 0.2.x left some
+    (first / LOSS).write_bytes(b"".join(lines))
+    (first / ".dreamlake" / "checkpoint").unlink()
+    settled(first)
+    second = copy_of(first)
+    train(root, 2, "one")
+    train(second.parents[1], 3, "two")
+    assert sent(first, lake_of(serving)[0]).refused == 1
+    assert fork(str(second), lake_of(serving)[0]).logs[LOSS][0] == 10
+    assert sent(second, lake_of(serving)[0]).problems == []
+    assert len(values(serving)) == 9 + 2 + 3
 
 
 class Dies:
@@ -168,7 +190,7 @@ class Dies:
         real = getattr(REAL_DISK, name)
 
         def call(*args: Any) -> Any:
-            if name in ("rename", "unlink", "fsync"):
+            if name in ("rename", "unlink"):
                 self._left -= 1
                 if self._left < 0:
                     raise OSError(errno.EIO, "gone")

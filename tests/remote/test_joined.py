@@ -19,6 +19,7 @@ from dreamlake.remote import others
 from dreamlake.remote.lake import Lake, Unreachable
 from dreamlake.wire.marks import Mark
 from dreamlake.world.disk import REAL_DISK
+from dreamlake_agent.remote.pull import Pull
 from dreamlake_agent.remote.source import Source
 from dreamlake_agent.remote.upload import Upload
 from dreamlake_agent.repair import repair
@@ -469,6 +470,36 @@ def test_a_base_is_not_read_twice(net: Net, tmp_path: Path) -> None:
         assert run.track("train/loss").stats()["totalDataPoints"] == "14"
         run.parameters().set(lr=4)
         assert run.parameters().get()["lr"] == 4
+
+
+@pytest.mark.parametrize("files", [True, False], ids=["with its files", "without"])
+def test_what_was_pulled_goes_on_with_the_others(net: Net, two: tuple[Path, Path], tmp_path: Path, files: bool) -> None:
+    third = tmp_path / "third"
+    with lake_of(net.serving)[0] as lake:
+        folder = str(third / "project" / "run")
+        Pull(lake, "project", "run", folder, lambda: "2026-02-03T00:00:00.000000Z", files=files).run()
+    with session(two[0], remote=None) as run:
+        run.track("loss").append(value="one3")
+        run.parameters().set(by="one again")
+    send(two[0], net)
+    with session(third) as run:
+        run.track("loss").append(value="third")
+        run.parameters().set(third=True)
+        wanted = {"lr": 0.1, "by": "one again", "worst": math.inf, "epochs": 3, "third": True}
+        assert run.parameters().get() == wanted
+        assert losses(run.track("loss").read()) == ["one0", "one1", "one2", "other0", "other1", "one3", "third"]
+        assert run.track("loss").stats()["totalDataPoints"] == "7"
+        assert [row["data"]["text"] for row in run.track("only/one").read()["data"]] == ["NaN"]
+        net.take()
+        [file] = run.files().list()
+        assert Path(run.files().download(file["id"], tmp_path / "got")).read_bytes() == WEIGHTS
+        assert (f"GET /v1/blobs/{file['checksum']}" in net.take()) is not files
+    send(third, net)
+    for each in (*two, third):
+        with session(each) as run:
+            assert losses(run.track("loss").read())[-2:] == ["one3", "third"]
+            assert run.track("loss").read()["total"] == 7
+            assert run.parameters().get() == wanted
 
 
 def test_a_large_other_origin_is_paged_with_flat_memory(net: Net, tmp_path: Path) -> None:

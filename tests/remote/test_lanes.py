@@ -138,6 +138,16 @@ def test_a_log_that_is_damaged_holds_up_no_other(root: Path, serving: Serving, s
     assert on_server(serving) == in_directory(folder)
 
 
+def test_a_log_that_was_changed_by_hand_is_sent_and_told(root: Path, serving: Serving) -> None:
+    """It is the user's; but a disk that rots would look the same."""
+    folder = train(root, 50)
+    (folder / LOSS).write_bytes((folder / LOSS).read_bytes().replace(b"a17", b"z17"))
+    for _ in range(2):
+        [problem] = sent(folder, lake_of(serving)[0]).problems
+        assert problem.startswith(f"{LOSS} is not what its checkpoint says")
+    assert on_server(serving) == in_directory(folder)
+
+
 def test_it_stops_where_it_is_told(
     root: Path, serving: Serving, source_of: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +244,7 @@ def test_parts_go_in_parallel_and_memory_stays_flat(
                 held -= len(chunk)
 
     monkeypatch.setattr(Source, "chunks", chunks)
+    monkeypatch.setattr(module, "SINGLE_BYTES", 1 << 20)
     parts: dict[int, int] = {}
 
     def server(request: httpx.Request) -> httpx.Response:
@@ -289,9 +300,10 @@ def test_a_file_that_changes_on_the_way_is_never_there(
     folder = with_files(root, model=data, other=b"other")
     path = folder / "files" / "models" / "model"
     before = path.stat()
+    sha256 = hashlib.sha256(data).hexdigest().encode()
 
     def changing(request: httpx.Request, answer: httpx.Response | None) -> None:
-        if request.url.path == "/v1/blobs" and answer is not None:
+        if request.url.path == "/v1/blobs" and answer is not None and sha256 in request.read():
             path.write_bytes(data[: 2 << 20] if what == "fewer bytes" else data[:-1] + b"!")
             if what == "other bytes that look the same":
                 os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -19,6 +19,7 @@ from dreamlake.wire.remotes import Remote
 from dreamlake.world.registry import Registry
 from dreamlake_agent import courier, errand, syncing
 from dreamlake_agent.progress import Show
+from dreamlake_agent.remote import upload
 from dreamlake_agent.syncing import NOT_ALL, WRONG_USE, Asked, Syncing
 from tests.reading import strict
 from tests.remote.lakes import lake_of
@@ -176,7 +177,8 @@ def test_a_dry_run_sends_and_changes_nothing(root: Path, net: Net, capsys: pytes
 def test_logs_and_small_files_of_all_go_before_large_files(
     root: Path, net: Net, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(errand, "SMALL_BYTES", 1000)
+    for module in (errand, upload):
+        monkeypatch.setattr(module, "SMALL_BYTES", 1000)
     with_files(root / "1", model=b"large" * 1000, small=b"small")
     with_files(root / "2", model=b"other" * 1000, small=b"lasts")
     order: list[str] = []

@@ -112,6 +112,7 @@ CASES = [
     Case("the origin is gone", recovered, remove(".dreamlake/origin")),
     Case("the origin is garbage", recovered, put(".dreamlake/origin", b"garbage\n")),
     Case("the origin of another", recovered, put(".dreamlake/origin", b"f" * 32 + b"\n")),
+    Case("the base is garbage", recovered, put(".dreamlake/base", b"garbage\n")),
     # histories and views
     Case("garbage in a history", recovered, replace(".dreamlake/session.jsonl", b'{"op":"open"', b"garbage garb")),
     Case(

@@ -20,6 +20,7 @@ from dreamlake_agent.remote.source import Bytes, Source
 
 AT_ONCE = 4  # small files, or parts of a large one
 SMALL_BYTES = 8 << 20  # larger files wait until the smaller ones are there
+SINGLE_BYTES = 32 << 20  # up to here, several files go at once; of a larger one, several parts
 STATUS_BLOBS = 1_000  # asked about at once
 BLOB_TRIES = 5  # of one whose parts somebody else drops meanwhile
 _DIGESTS = 100_000
@@ -102,9 +103,9 @@ class Blobs:
             if stop():
                 return
             lacking = self._lacking(files[first : first + STATUS_BLOBS])
-            small = [each for each in lacking if each.size < SMALL_BYTES]
-            _at_once(lambda file, halt: self._try(file, False, halt), small, stop)
-            for each in lacking[len(small) :]:
+            single = [each for each in lacking if each.size <= SINGLE_BYTES]
+            _at_once(lambda file, halt: self._try(file, False, halt), single, stop)
+            for each in lacking[len(single) :]:
                 if stop():
                     return
                 self._try(each, True, stop)

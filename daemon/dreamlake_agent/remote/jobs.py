@@ -17,17 +17,13 @@ from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG
 from dreamlake.world.disk import REAL_DISK
 from dreamlake_agent.remote.blobs import SMALL_BYTES, Blobs, Digests
-from dreamlake_agent.remote.logs import Logs
+from dreamlake_agent.remote.logs import Logs, forked
 from dreamlake_agent.remote.source import NotSendable, OtherBytes, Source
 
 Answer = dict[str, Any]
 _LANES = {"small": (0, SMALL_BYTES), "large": (SMALL_BYTES, None)}
 _KEPT_MAX = 500  # directories whose places are remembered
 _LAKES_MAX = 50
-_FORKED = (
-    "{log} on the server has another history than this directory: a copy of it, or a backup, went on by itself; "
-    "nothing was overwritten. `dreamlake sync --fork` sends this one beside it"
-)
 
 
 @dataclass
@@ -134,8 +130,8 @@ class Jobs:
         except BaseException:
             kept.files.clear()  # whatever happened to it: it is asked again about everything
             raise
-        problems = [problem for problem in logs.outcome.problems if "has another history" not in problem]
-        problems += [_FORKED.format(log=log) for log in logs.outcome.forks]
+        standing = list(map(forked, logs.outcome.forks))  # told when they are found, and true until they are mended
+        problems = [*standing, *(each for each in logs.outcome.problems if each not in standing)]
         logs.outcome.problems.clear()
         return {"ended": "sent", "problems": problems}
 
@@ -143,7 +139,7 @@ class Jobs:
         """Tell how many records and bytes are behind."""
         places = logs.acked.values()
         records = source.records() - sum(place.count for place in places)
-        size = sum(mark.size for mark in source.ends.values()) - sum(place.mark.size for place in places)
+        size = logs.behind if places else sum(mark.size for mark in source.ends.values())
         self._say({"job": job["job"], "behind": [max(0, records), max(0, size)]})
 
     def _send_files(self, job: Answer, source: Source, kept: _Kept) -> Answer:

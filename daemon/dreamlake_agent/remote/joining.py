@@ -136,11 +136,12 @@ class Histories:
         row: Row = {"op": "import", "time": said.parameters_updated or now, "version": said.parameters_sets, "set": {}}
         listed, size = said.parameters_nonfinite, 0
         for key, value in (said.parameters or {}).items():
-            size += len(jsons.encode(value)) + len(key)
-            if size > _ROW_BYTES and row["set"]:
+            length = len(jsons.encode(value)) + len(key)
+            if size + length > _ROW_BYTES and row["set"]:
                 self._set(row, listed)
                 row, size = {**row, "set": {}}, 0
             row["set"][key] = value
+            size += length
         if row["set"] or said.parameters_sets:
             self._set(row, listed)
 

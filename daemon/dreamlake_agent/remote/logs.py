@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dreamlake.remote.follow import Follow
 from dreamlake.remote.lake import Lake, Refused
 from dreamlake.wire.marks import Mark
 from dreamlake_agent.remote.outcome import Outcome
@@ -18,8 +19,17 @@ from dreamlake_agent.remote.source import OtherBytes, Source, in_order
 BATCH_BYTES = 4 << 20  # of log in one push, unless one line is larger
 BATCH_RECORDS = 100_000
 BATCH_LOGS = 1_000
+STATUS_LOGS = 10_000  # asked about at once
 STATUS_TRIES = 5  # with a server that forgets what it has acked
 PUSHED = (200, 409, 422)
+
+
+def forked(log: str) -> str:
+    """What is told of a log in :attr:`~dreamlake_agent.remote.outcome.Outcome.forks`."""
+    return (
+        f"{log} on the server has another history than this directory: a copy of it, or a backup, went on by itself; "
+        "nothing was overwritten. `dreamlake sync --fork` sends this one beside it"
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Logs:
         self.acked: dict[str, Place] = {}
         self._stopped: set[str] = set()  # until the server is asked again
         self._asked = False
+        self._bases = source.bases
         self._has_lost = False  # whether the server had less than it had acked: it was restored from a backup
 
     @property
@@ -53,21 +64,38 @@ class Logs:
     @property
     def behind(self) -> int:
         """Bytes that are still to be sent, as far as is known."""
-        return sum(self._source.ends[log].size - place.mark.size for log, place in self.acked.items())
+        return sum(self._source.ends[log].size - self._start(log, place) for log, place in self.acked.items())
+
+    def _start(self, log: str, place: Place) -> int:
+        """The first byte that the server lacks of what is ours."""
+        _count, base = self._bases.get(log, (0, Mark()))
+        return place.mark.size if place.count else base.size
 
     def status(self) -> tuple[int, int]:
         """Ask where the server is; how many bytes of logs it lacks, and how many logs have forked."""
         self._asked = False
-        said = self._lake.ask("/v1/status", self._body(logs=list(self._source.ends)))
-        if said["session"] is not None and said["session"].get("deletedAt"):
-            raise Refused(f"session {self._source.workspace}/{self._source.name} was deleted on the server", 410, said)
+        names, heard = list(self._source.ends), dict[str, Any]()
+        for first in range(0, max(1, len(names)), STATUS_LOGS):
+            said = self._lake.ask("/v1/status", self._body(logs=names[first : first + STATUS_LOGS]))
+            if said["session"] is not None and said["session"].get("deletedAt"):
+                named = f"{self._source.workspace}/{self._source.name}"
+                raise Refused(f"session {named} was deleted on the server", 410, said)
+            heard |= said["logs"]
         self.acked, self._stopped, self._has_lost = {}, set(), False
-        forks = self.outcome.forks
-        self.outcome.forks = []
-        for log in self._source.ends:
-            self._heard(log, said["logs"][log], Mark(), known_fork=log in forks)
+        forks, self.outcome.forks = self.outcome.forks, []
+        for log in names:
+            self._heard(log, heard[log], Mark(), known_fork=log in forks)
+        self._bases = self._source.bases if self._has_others() else {}
         self._asked = True
         return self.behind, len(self.outcome.forks)
+
+    def _has_others(self) -> bool:
+        """Whether the server has what the bases stand for. Another server than that has none of it: it gets it all."""
+        bases, origins = self._source.bases, self._source.base_origins
+        if not origins or all(log not in self.acked or self.acked[log].count for log in bases):
+            return True
+        follow = Follow(self._lake, self._source.workspace, self._source.name)
+        return not origins.isdisjoint(follow.origins(list(bases)[:STATUS_LOGS]))
 
     def renew(self, source: Source) -> None:
         """The directory has gone on: send what came since. Where that is not so, the server is asked anew."""
@@ -108,23 +136,26 @@ class Logs:
         return {"origin": self._source.origin, "session": session, **more}
 
     def _heard(self, log: str, said: dict[str, Any], known: Mark, *, known_fork: bool = False) -> None:
-        """Take how far the server says it is, unless it has another history."""
+        """Take how far the server says it is, unless it has another history. ``known`` is a mark that the log has."""
         mark = Mark.of(said["mark"])
         try:
-            same = said.get("problem") != "fork" and self._source.has(log, mark, known)
+            same = said.get("problem") != "fork" and (mark == known or self._source.has(log, mark, known))
         except (OtherBytes, OSError) as error:
             self._stop(log, f"{log} could not be sent: {error}")
             return
         if same:
             self.acked[log] = Place(said["count"], mark)
+            end = self._source.ends.get(log, mark)
+            if mark != end and mark.size == end.size:
+                self.outcome.problems.append(
+                    f"{log} is not what its checkpoint says, and was sent as it stands: it was changed by hand, or is "
+                    f"damaged; see `dreamlake verify {self._source.path}`"
+                )
             return
         self.outcome.forks.append(log)
         self._stop(
             log,
-            None
-            if known_fork
-            else f"{log} on the server has another history than this directory: a copy of it, or a backup, went on by "
-            "itself; nothing was overwritten. `dreamlake sync --fork` sends this one beside it",
+            None if known_fork else forked(log),
         )
 
     def _stop(self, log: str, why: str | None) -> None:
@@ -137,7 +168,7 @@ class Logs:
         """Say of the logs that begin with another origin's records where this one's begin. Where nothing came since,
         there is nothing to say."""
         logs: dict[str, dict[str, Any]] = {}
-        for log, (count, mark) in self._source.bases.items():
+        for log, (count, mark) in self._bases.items():
             place = self.acked.get(log)
             if place is None or place.count:
                 continue
@@ -183,8 +214,9 @@ class Logs:
             self._acked(log, place, data, said["logs"][log])
 
     def _acked(self, log: str, place: Place, data: bytes, said: dict[str, Any]) -> None:
-        before = place.mark
-        self._heard(log, said, before if Mark.of(said["mark"]).size >= before.size else Mark())
+        before, mark = place.mark, Mark.of(said["mark"])
+        sent_to = before.after(data)  # where it is when it took all of it, so that nothing has to be read again
+        self._heard(log, said, sent_to if mark == sent_to else before if mark.size >= before.size else Mark())
         now = self.acked.get(log)
         if log in self._stopped or now is None:
             return

@@ -78,6 +78,7 @@ class Source:
             # What these logs begin with is another origin's.
             self.bases = {log: begin for log, begin in base.logs.items() if log in self.ends and begin[0]}
             self.base_times = base.times()
+            self.base_origins = frozenset(base.origins)
             self._rows = sum(mark.tail.rows for mark in checkpoint.logs.values())
             self._records: int | None = None
             self.workspace, self.name = self._named()

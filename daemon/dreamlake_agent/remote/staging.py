@@ -150,8 +150,7 @@ class Staging:
         """Begin with a plan; what was there of another one goes."""
         for name in (TREE, BYTES):
             shutil.rmtree(os.path.join(self.part, name), ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            REAL_DISK.unlink(DONE, self.at)
+        self.drop(DONE)
         self._done.clear()
         replace_file(REAL_DISK, PULLING, plan.encoded(), self.at, durable=True)
         self.plan = plan
@@ -278,8 +277,11 @@ class Staging:
         _sync(os.path.dirname(self.folder))
 
     def clear(self) -> None:
-        """What is left beside the directory goes."""
-        shutil.rmtree(self.part, ignore_errors=True)
+        """What is left beside the directory goes; the plan last, which says whose it is."""
+        for name in (TREE, BYTES):
+            shutil.rmtree(os.path.join(self.part, name), ignore_errors=True)
+        self.drop(DONE)
+        self.drop(PULLING)
 
 
 def _is_empty(folder: str) -> bool:

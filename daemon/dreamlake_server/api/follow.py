@@ -46,7 +46,7 @@ class Records(msgspec.Struct):
     origin: Origin
     log: str
     first: Count = msgspec.field(name="from", default=0)
-    bytes: int = limits.ANSWER_BYTES_DEFAULT
+    bytes: int = limits.ANSWER_BYTES
 
 
 class Piece(msgspec.Struct, omit_defaults=True):
