@@ -15,6 +15,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -64,6 +65,23 @@ class Refused(Trouble):
     def __init__(self, text: str, status: int, said: Mapping[str, Any]) -> None:
         super().__init__(text)
         self.status, self.said = status, said
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A body as it goes over the wire."""
+
+    data: bytes
+    headers: Mapping[str, str]
+
+
+def pack(body: Mapping[str, Any]) -> Packed:
+    """As msgpack, and by Zstandard where that helps."""
+    data = codec.packer().pack(body)
+    headers = {"Content-Type": _MSGPACK}
+    if len(data) > _PACK_BYTES and len(packed := zstd.pack(data)) * _RATIO > len(data):
+        return Packed(packed, {**headers, "Content-Encoding": "zstd"})
+    return Packed(data, headers)
 
 
 class Lake:
@@ -148,13 +166,10 @@ class Lake:
 
     # ── what is asked ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, path: str, body: Mapping[str, Any], *, accept: tuple[int, ...] = (200,)) -> dict[str, Any]:
+    def ask(self, path: str, body: Mapping[str, Any] | Packed, *, accept: tuple[int, ...] = (200,)) -> dict[str, Any]:
         """POST a body and give back what is answered, when its status is one of ``accept``."""
-        data = codec.packer().pack(body)
-        headers = {"Content-Type": _MSGPACK}
-        if len(data) > _PACK_BYTES and len(packed := zstd.pack(data)) * _RATIO > len(data):
-            data, headers["Content-Encoding"] = packed, "zstd"
-        return self._told("POST", path, accept, lambda: [data], len(data), headers)
+        packed = body if isinstance(body, Packed) else pack(body)
+        return self._told("POST", path, accept, lambda: [packed.data], len(packed.data), packed.headers)
 
     def get(self, path: str, method: str = "GET") -> dict[str, Any]:
         """What is answered to a request without a body: a GET, or a DELETE."""

@@ -146,12 +146,13 @@ def test_the_last_common_record_is_found_within_segments(
 
 
 def test_a_server_that_is_ahead_has_all_of_it(root: Path, serving: Serving) -> None:
-    """A backup that did not go on has nothing of its own."""
+    """A backup that did not go on has nothing of its own, and is no fork."""
     first = train(root, 5)
     backup = copy_of(first)
     train(root, 5, "more")
     sent(first, lake_of(serving)[0])
-    assert sent(backup, lake_of(serving)[0]).forks
+    behind = sent(backup, lake_of(serving)[0])
+    assert (behind.records, behind.forks, behind.problems) == (0, [], [])
     fork(str(backup), lake_of(serving)[0])
     lake, wire = lake_of(serving)
     source = Source(REAL_DISK, str(backup))

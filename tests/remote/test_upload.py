@@ -156,7 +156,8 @@ def test_two_at_once_do_no_harm(root: Path, serving: Serving, monkeypatch: pytes
     left = list(uploads)
     while left:
         each = random.choice(left)
-        if batch := each.logs._batch():
+        batch = each.logs._batch(each.logs.acked)
+        if batch.pieces:
             each.logs._push(batch)
         else:
             left.remove(each)
@@ -223,8 +224,8 @@ def test_a_record_that_no_server_takes_is_set_aside_and_holds_up_nothing(root: P
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def with_files(root: Path, **files: bytes) -> Path:
-    with Session("run", "project", local_path=str(root)) as session:
+def with_files(root: Path, remote: str | None = None, **files: bytes) -> Path:
+    with Session("run", "project", local_path=str(root), remote=remote) as session:
         for name, data in files.items():
             path = root.parent / name
             path.write_bytes(data)
@@ -260,6 +261,26 @@ def test_a_file_that_was_damaged_since_is_reported_and_never_half_sent(root: Pat
     assert problem.startswith("files/models/model is not what was uploaded any more")
     assert len([each for each in wire.requests if "PUT" in each]) == 1
     assert serving.alice.get(f"/v1/blobs/{hashlib.sha256(b'other').hexdigest()}").content == b"other"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_file_that_is_replaced_between_its_hash_and_its_bytes_is_sent_from_where_it_is_kept(
+    root: Path, serving: Serving, is_kept: bool
+) -> None:
+    """And when it is kept nowhere, that is no problem: a version that was replaced need not be there."""
+    old, new, replaced = b"old" * 1000, b"new" * 1000, []
+
+    def replace(request: httpx.Request, _answer: httpx.Response | None) -> None:
+        if request.method == "PUT" and not replaced:
+            replaced.append(with_files(root, remote, model=new))
+
+    remote = HERE if is_kept else None
+    folder = with_files(root, remote, model=old)
+    assert sent(folder, lake_of(serving, replace)[0]).problems == []
+    status = serving.alice.get(f"/v1/blobs/{hashlib.sha256(old).hexdigest()}").status_code
+    assert status == (200 if is_kept else 404)
+    assert sent(folder, lake_of(serving)[0]).problems == []
+    assert serving.alice.get(f"/v1/blobs/{hashlib.sha256(new).hexdigest()}").content == new
 
 
 # ── what a server says no to ────────────────────────────────────────────────────────────────────────────────────────

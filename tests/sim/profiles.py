@@ -136,6 +136,72 @@ PLACED = Profile(
 )
 
 
+# Worlds with a server (tests/sim/uploads.py).
+_SENDING = {
+    "call": 12.0,
+    "flush": 3.0,
+    "rest": 1.0,
+    "agent_sends": 8.0,
+    "dreamlake_sync": 3.0,
+    "late": 3.0,
+    "kill_uploader": 0.5,
+}
+_SERVERS = {"kill_server": 1.0, "back_up": 1.0, "restore": 0.5}
+UPLOADS = (
+    Profile("sent", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3, **_SENDING), steps=110),
+    Profile("sent anew", _with(**_ARRIVALS, start_agent=1.0, jump=0.5, **_SENDING, **_SERVERS), steps=110, sessions=2),
+    Profile(
+        "sent from copies",
+        _with(**_DEATHS, remove=0.2, copy=1.5, move=0.5, **_SENDING, back_up=0.5, restore=0.3),
+        steps=110,
+        homes=2,
+        sessions=2,
+    ),
+    Profile(
+        "sent without power",
+        _with(**_DEATHS, power=1.0, doom_power=0.6, **_SENDING, kill_server=0.5, jump=0.5),
+        steps=110,
+    ),
+    Profile(
+        "sent in any case",
+        _with(
+            **_DEATHS,
+            **_SENDING,
+            **_SERVERS,
+            power=0.3,
+            doom_power=0.3,
+            remove=0.1,
+            copy=0.5,
+            move=0.2,
+            fork=0.5,
+            open_another=0.5,
+            jump=0.5,
+            fill=0.3,
+            heal=3.0,
+        ),
+        steps=110,
+        homes=2,
+        sessions=2,
+        blind=0.3,
+        disk=Faults(short_write=0.02, short_read=0.02, eio=0.001),
+        network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
+    ),
+)
+
+SENT_AT_ONCE = Profile(
+    "sent at once",
+    {},
+    clients=1,
+    scene=("start_agent", "rest", "rest", "call", "turns", "dreamlake_sync", "power"),
+)
+RESTORED = Profile(
+    "restored",
+    {},
+    clients=1,
+    scene=("start_agent", "back_up", "rest", "rest", "agent_sends", "restore", "call", "rest", "rest", "agent_sends"),
+)
+
+
 def profile_of(seed: int) -> Profile:
     return PROFILES[seed % len(PROFILES)]
 

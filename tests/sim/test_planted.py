@@ -22,7 +22,8 @@ from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.directory import Directory
 from dreamlake_agent.store.files import Files
 from dreamlake_agent.store.owner import Owner, read_record, write_record
-from tests.sim.profiles import PLACED, REPLACED, Profile, profile_of
+from tests.sim import world
+from tests.sim.profiles import PLACED, REPLACED, Profile
 from tests.sim.world import World, run
 
 SEEDS_MAX = 1000
@@ -268,22 +269,25 @@ PLANTED: list[tuple[Plant, tuple[str, ...] | Profile]] = [
 ]
 
 
-@pytest.mark.parametrize(("plant", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_planted_bug_is_found(
-    plant: Plant, where: tuple[str, ...] | Profile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(monkeypatch)
-    if isinstance(where, Profile):
-        scene, seeds = where, list(range(SEEDS_MAX))
-    else:
-        scene, seeds = None, [seed for seed in range(SEEDS_MAX) if profile_of(seed).name in where]
+def find(plant: Plant, where: tuple[str, ...] | Profile, patch: pytest.MonkeyPatch, world: Any = world) -> None:
+    """Run worlds, storms or scenes, of ``world`` until one breaks a promise."""
+    plant(patch)
+    scene = where if isinstance(where, Profile) else None
+    seeds = [seed for seed in range(SEEDS_MAX) if scene or world.profile_of(seed).name in where]
     for seed in seeds:
         try:
-            run(seed, scene)
+            world.run(seed, scene)
         except AssertionError as found:
             print(f"seed {seed}: {found}"[:300])
             return
     pytest.fail(f"{plant.__name__} was not found in {len(seeds)} worlds")
+
+
+@pytest.mark.parametrize(("plant", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_planted_bug_is_found(
+    plant: Plant, where: tuple[str, ...] | Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find(plant, where, monkeypatch)
 
 
 @pytest.mark.parametrize("scene", [REPLACED, PLACED], ids=lambda scene: scene.name)

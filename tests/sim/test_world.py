@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.sim.profiles import PROFILES
+from tests.sim.profiles import PROFILES, UPLOADS
 from tests.sim.world import World, run
 
 SEEDS = int(os.environ.get("DREAMLAKE_SIM_SEEDS", "540"))
@@ -75,13 +75,17 @@ def test_one_seed() -> None:
         print("\n".join(world.events))
 
 
-_TRACE = "from tests.sim.world import run; print(*(run(seed).trace for seed in range({first}, {last})))"
+_TRACE = """
+from tests.sim import uploads, world
+print(*(world.run(seed).trace for seed in range({first}, {last})))
+print(*(uploads.run(seed).trace for seed in range({uploads})))
+"""
 
 
 def test_the_same_seed_is_the_same_world_in_every_process() -> None:
     def trace(hash_seed: str) -> str:
         return subprocess.run(
-            [sys.executable, "-c", _TRACE.format(first=1000, last=1000 + len(PROFILES))],
+            [sys.executable, "-c", _TRACE.format(first=1000, last=1000 + len(PROFILES), uploads=len(UPLOADS))],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

@@ -142,8 +142,14 @@ class Blobs:
     def _try(self, file: Bytes, in_parts: bool, stop: Callable[[], bool]) -> None:
         try:
             path = self._path(file)
-            if path is not None:
-                self._send(file, path, in_parts, stop)
+            while path is not None:
+                try:
+                    self._send(file, path, in_parts, stop)
+                    return
+                except (Refused, OSError):
+                    before, path = path, self._path(file)
+                    if path == before:  # else it was replaced meanwhile: another file's bytes were read
+                        raise
         except (Refused, OSError) as error:  # of this file, and no other is held up by it
             self._problem(f"{file.name} could not be sent: {error}")
         except Unreachable as trouble:

@@ -6,12 +6,14 @@ same history is checked before anything is sent behind them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.remote.follow import Follow
-from dreamlake.remote.lake import Lake, Refused
+from dreamlake.remote.lake import Lake, Packed, Refused, pack
 from dreamlake.wire.marks import Mark
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.remote.source import OtherBytes, Source, in_order
@@ -38,6 +40,16 @@ class Place:
 
     count: int
     mark: Mark
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one request pushes: pieces of logs, and where the server is when it takes all of them."""
+
+    pieces: Mapping[str, tuple[Place, bytes]]
+    ends: Mapping[str, Place]
+    damaged: Mapping[str, str]  # logs that could not be read, and why
+    packed: Packed
 
 
 class Logs:
@@ -121,8 +133,7 @@ class Logs:
                 if not self._asked:
                     self.status()
                 self._begin()
-                while not stop() and (batch := self._batch()):
-                    self._push(batch)
+                self._push_all(stop)
                 if not self._has_lost or stop():
                     return
                 self._asked = False
@@ -139,6 +150,9 @@ class Logs:
         """Take how far the server says it is, unless it has another history. ``known`` is a mark that the log has."""
         mark = Mark.of(said["mark"])
         try:
+            if said.get("problem") != "fork" and mark.size > self._source.ends[log].size:
+                self._ahead(log)
+                return
             same = said.get("problem") != "fork" and (mark == known or self._source.has(log, mark, known))
         except (OtherBytes, OSError) as error:
             self._stop(log, f"{log} could not be sent: {error}")
@@ -157,6 +171,27 @@ class Logs:
             log,
             None if known_fork else forked(log),
         )
+
+    def _ahead(self, log: str) -> None:
+        """The server has more than this source: of a newer checkpoint, which somebody else has sent, of a copy that
+        went on, or of another history. Our last record once more tells (docs/push.md, 3)."""
+        begin = self._bases.get(log)
+        if begin is not None and begin[1] == self._source.ends[log]:  # nothing of it is this origin's
+            self.acked[log] = Place(*begin)
+            return
+        count, before, last = 0, Mark(), b""
+        for line in self._source.lines(log):
+            count, before, last = count + 1, before.after(last), line + b"\n"
+        piece = {"from": count - 1, "prev": before.text, "lines": last}
+        said = self._lake.ask("/v1/push", self._body(logs={log: piece}), accept=PUSHED)["logs"][log]
+        problem = said.get("problem")
+        if problem is None:
+            self.acked[log] = Place(count, self._source.ends[log])
+        elif problem == "gap":  # it was restored from a backup meanwhile
+            self._has_lost = True
+            self._heard(log, said, Mark())
+        else:
+            self._heard(log, {**said, "problem": "fork"}, Mark())
 
     def _stop(self, log: str, why: str | None) -> None:
         self._stopped.add(log)
@@ -184,38 +219,62 @@ class Logs:
             for log in some:
                 self._heard(log, said["logs"][log], Mark())
 
-    def _batch(self) -> dict[str, tuple[Place, bytes]]:
-        """The next pieces, as many as a request takes."""
+    def _push_all(self, stop: Callable[[], bool]) -> None:
+        """Push what is behind. While the server works at one request, the next one is read and packed."""
+        batch = self._look_at(self._batch(self.acked))
+        with contextlib.ExitStack() as until_done:
+            ahead: ThreadPoolExecutor | None = None
+            while batch.pieces and not stop():
+                after = {**self.acked, **batch.ends}
+                coming: Future[Batch] | None = None
+                if any(place.mark.size < self._source.ends[log].size for log, place in after.items()):
+                    ahead = ahead or until_done.enter_context(ThreadPoolExecutor(1, "ahead"))
+                    coming = ahead.submit(self._batch, after)
+                self._push(batch)
+                # What was read ahead is of use when the server is where it should be.
+                batch = self._look_at(coming.result() if coming and self.acked == after else self._batch(self.acked))
+
+    def _look_at(self, batch: Batch) -> Batch:
+        for log, why in batch.damaged.items():
+            self._stop(log, why)
+        return batch
+
+    def _batch(self, places: Mapping[str, Place]) -> Batch:
+        """The next pieces behind these places, as many as a request takes."""
         found: dict[str, tuple[Place, bytes]] = {}
+        damaged: dict[str, str] = {}
         size = records = 0
-        for log in in_order(set(self.acked)):
-            place = self.acked[log]
+        for log in in_order(set(places)):
+            place = places[log]
             room = BATCH_BYTES - size
             if place.mark.size >= self._source.ends[log].size or room <= 0:
                 continue
             try:
                 data = self._source.piece(log, place.mark.size, room)
             except (OtherBytes, OSError) as error:
-                self._stop(log, f"{log} could not be sent: {error}")
+                damaged[log] = f"{log} could not be sent: {error}"
                 continue
             records += data.count(b"\n")
             if found and (size + len(data) > BATCH_BYTES or records > BATCH_RECORDS or len(found) == BATCH_LOGS):
                 break
             found[log] = (place, data)
             size += len(data)
-        return found
-
-    def _push(self, batch: dict[str, tuple[Place, bytes]]) -> None:
         logs = {
-            log: {"from": place.count, "prev": place.mark.text, "lines": data} for log, (place, data) in batch.items()
+            log: {"from": place.count, "prev": place.mark.text, "lines": data} for log, (place, data) in found.items()
         }
-        said = self._lake.ask("/v1/push", self._body(logs=logs), accept=PUSHED)
-        for log, (place, data) in batch.items():
-            self._acked(log, place, data, said["logs"][log])
+        ends = {
+            log: Place(place.count + data.count(b"\n"), place.mark.after(data)) for log, (place, data) in found.items()
+        }
+        return Batch(found, ends, damaged, pack(self._body(logs=logs)))
 
-    def _acked(self, log: str, place: Place, data: bytes, said: dict[str, Any]) -> None:
+    def _push(self, batch: Batch) -> None:
+        said = self._lake.ask("/v1/push", batch.packed, accept=PUSHED)
+        for log, (place, data) in batch.pieces.items():
+            self._acked(log, place, data, batch.ends[log].mark, said["logs"][log])
+
+    def _acked(self, log: str, place: Place, data: bytes, sent_to: Mark, said: dict[str, Any]) -> None:
         before, mark = place.mark, Mark.of(said["mark"])
-        sent_to = before.after(data)  # where it is when it took all of it, so that nothing has to be read again
+        # Where it should be, nothing has to be read again.
         self._heard(log, said, sent_to if mark == sent_to else before if mark.size >= before.size else Mark())
         now = self.acked.get(log)
         if log in self._stopped or now is None:
