@@ -20,6 +20,7 @@ from dreamlake_agent.remote.source import OtherBytes, Source, in_order
 
 BATCH_BYTES = 4 << 20  # of log in one push, unless one line is larger
 BATCH_RECORDS = 100_000
+AHEAD_BYTES = 1 << 20  # behind by more than that after a request, the next one is made ready meanwhile
 BATCH_LOGS = 1_000
 STATUS_LOGS = 10_000  # asked about at once
 STATUS_TRIES = 5  # with a server that forgets what it has acked
@@ -227,7 +228,7 @@ class Logs:
             while batch.pieces and not stop():
                 after = {**self.acked, **batch.ends}
                 coming: Future[Batch] | None = None
-                if any(place.mark.size < self._source.ends[log].size for log, place in after.items()):
+                if sum(self._source.ends[log].size - place.mark.size for log, place in after.items()) > AHEAD_BYTES:
                     ahead = ahead or until_done.enter_context(ThreadPoolExecutor(1, "ahead"))
                     coming = ahead.submit(self._batch, after)
                 self._push(batch)
