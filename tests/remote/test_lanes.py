@@ -312,7 +312,7 @@ def test_a_file_that_changes_on_the_way_is_never_there(
     blobs = Blobs(source_of(folder), lake)
     blobs.send()
     [problem] = blobs.outcome.problems
-    assert problem.startswith("files/models/model could not be sent")
+    assert problem.startswith("files/models/model is not what was uploaded any more")
     assert (stored(serving, data), stored(serving, b"other")) == (False, True)
     again = Blobs(source_of(folder), lake_of(serving)[0], digests=blobs._digests)
     again.send()
