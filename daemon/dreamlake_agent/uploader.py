@@ -140,6 +140,7 @@ class Uploader:
             tuple(said.get("problems", ())),
             float(said.get("retry_after", 0.0)),
             said.get("token"),
+            bool(said.get("answered")),
             said["chance"],
         )
 

@@ -109,6 +109,7 @@ class Lake:
             raise NotLetIn(f"the token for {self.url} holds what no token does (spaces, accents): is it complete?")
         reach = Reach() if reach is None else reach
         self._say, self._tries, self._sleep = say, tries, sleep
+        self.answers = 0  # how often the server has answered, whatever it said
         self._whole_seconds, self._clock = whole_seconds, clock  # of one answer, however slowly it trickles
         self._throttle = Throttle(reach.limit_rate) if reach.limit_rate else None
         timeout = httpx.Timeout(answer_seconds, connect=connect_seconds)
@@ -269,6 +270,7 @@ class Lake:
         end = self._clock() + self._whole_seconds
         with self._opened(client, method, url, what, headers=headers, content=content) as answer:
             data = _bounded(answer, ANSWER_BYTES, lambda: self._clock() > end)
+            self.answers += client is self._client and answer.status_code not in _WHOLE
             if answer.status_code in accept:
                 return data
             raise self._trouble(answer, data, what) if client is self._client else _store_trouble(answer, what)

@@ -43,6 +43,7 @@ class Told:
         return found
 
     def end(self, job: do.Upload, ended: str = "sent", **more: object) -> list[str]:
+        more = {"answered": ended not in (uploads.AWAY, uploads.DIED), **more}
         said = list(self.uploads.uploaded(on.Uploaded(job.number, ended, **more), self.now))  # type: ignore[arg-type]
         self.told += [each.text for each in said]
         return [each.text for each in said]
@@ -151,6 +152,21 @@ def test_one_asks_and_when_the_server_is_back_all_go_on() -> None:
     assert told.tick(5) == []
     told.end(jobs[0])
     assert len(told.tick()) == len(started) - 1
+
+
+def test_a_lane_that_had_nothing_to_ask_says_nothing_of_the_server() -> None:
+    """Else its waits would begin anew each time."""
+    told = Told()
+    told.owe("/a")
+    waits = []
+    for _ in range(6):
+        seconds, jobs = told.until()
+        waits.append(seconds)
+        for job in jobs:
+            told.end(job, uploads.AWAY if job.lane == LOGS else uploads.SENT, chance=0.999, answered=False)
+        for job in told.tick():
+            told.end(job, uploads.SENT, answered=False)
+    assert waits[-1] > 10
 
 
 def test_a_dead_server_delays_no_other() -> None:

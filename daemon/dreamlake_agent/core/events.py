@@ -187,7 +187,7 @@ class UploadMeasured:
 @dataclass(frozen=True)
 class Uploaded:
     """An upload has ended, in one of the ways of :mod:`dreamlake_agent.core.uploads`. ``token`` is the print of the one
-    that was used; ``chance`` is in [0, 1)."""
+    that was used; ``answered``: the server did, meanwhile; ``chance`` is in [0, 1)."""
 
     number: int
     ended: str
@@ -195,6 +195,7 @@ class Uploaded:
     problems: tuple[str, ...] = ()
     retry_after: float = 0.0
     token: str | None = None
+    answered: bool = False
     chance: float = 1.0
 
 

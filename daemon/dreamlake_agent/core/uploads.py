@@ -285,8 +285,8 @@ class Uploads:
         if event.ended == NOT_LET_IN:
             yield from self._not_let_in(target, event, now)
             return
-        if event.ended not in (AWAY, DIED):
-            self._servers.pop(target.remote.url, None)  # whatever it said, it answers
+        if event.answered and event.ended != AWAY:
+            self._servers.pop(target.remote.url, None)  # whatever it said
         if event.ended == SENT:
             yield from self._sent(target, lane, job.owed, event, now)
             return
@@ -325,7 +325,8 @@ class Uploads:
     def _sent(self, target: Target, lane: Lane, owed: int, event: on.Uploaded, now: float) -> Iterator[Tell]:
         lane.sent, lane.wait, lane.retry_at, lane.problems = max(lane.sent, owed), 0.0, 0.0, event.problems
         lane.behind = None
-        target.token, target.retry_at = None, 0.0
+        if event.answered:  # else nothing had to be asked
+            target.token, target.retry_at = None, 0.0
         if target.is_sent:
             target.since, target.error = now, None
         for problem in event.problems:

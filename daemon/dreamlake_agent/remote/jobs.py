@@ -13,6 +13,7 @@ from typing import Any
 from dreamlake.errors import DreamlakeError
 from dreamlake.remote.credentials import Credentials, CredentialsUnusable
 from dreamlake.remote.lake import Lake, NotLetIn, Refused, Unreachable
+from dreamlake.remote.reach import Reach
 from dreamlake.wire.marks import Mark
 from dreamlake.wire.state import FILES_LOG
 from dreamlake.world.disk import REAL_DISK
@@ -44,7 +45,7 @@ class Jobs:
         self._say = say
         self._credentials = credentials or Credentials()
         self._digests = Digests()
-        self._lakes: dict[tuple[str, str | None, str | None], Lake] = {}
+        self._lakes: dict[tuple[str, str | None, str | None, Reach | None], Lake] = {}
         self._kept: dict[tuple[str, str, str | None], _Kept] = {}
         self._lock = threading.Lock()
 
@@ -75,17 +76,28 @@ class Jobs:
         except (NotSendable, OSError) as error:
             return {"ended": "busy", "text": str(error)}
         try:
-            return {**self._send(job, source, token), "token": print_of}
-        except Unreachable as error:
-            return {"ended": "away" if error.whole else "busy", "text": str(error), "retry_after": error.retry_after}
-        except NotLetIn as error:
+            kept = self._keep(job, token)
+            before = kept.lake.answers
+            how = self._tried(job, source, kept)
+            return {**how, "token": print_of, "answered": kept.lake.answers > before}
+        except NotLetIn as error:  # no server has to be asked
             return {"ended": "not let in", "text": str(error), "token": print_of}
-        except Refused as error:
-            return {"ended": "refused", "text": str(error)}
-        except (OtherBytes, DreamlakeError, OSError, ValueError) as error:
+        except (DreamlakeError, ValueError) as error:  # the settings cannot be used
             return {"ended": "busy", "text": str(error)}
         finally:
             source.close()
+
+    def _tried(self, job: Answer, source: Source, kept: _Kept) -> Answer:
+        try:
+            return self._send_logs(job, source, kept) if job["lane"] == "logs" else self._send_files(job, source, kept)
+        except Unreachable as error:
+            return {"ended": "away" if error.whole else "busy", "text": str(error), "retry_after": error.retry_after}
+        except NotLetIn as error:
+            return {"ended": "not let in", "text": str(error)}
+        except Refused as error:
+            return {"ended": "refused", "text": str(error)}
+        except (OtherBytes, DreamlakeError, OSError) as error:
+            return {"ended": "busy", "text": str(error)}
 
     def _token(self, job: Answer) -> str | None:
         """The key that the script gave, or that of a login; None where only the user's word is left."""
@@ -95,14 +107,16 @@ class Jobs:
         login = self._credentials.find(job["url"], job["user"])
         return None if login is None else login.token
 
-    def _send(self, job: Answer, source: Source, token: str | None) -> Answer:
-        kept = self._keep(job, token)
-        return self._send_logs(job, source, kept) if job["lane"] == "logs" else self._send_files(job, source, kept)
-
     def _keep(self, job: Answer, token: str | None) -> _Kept:
         place = (job["path"], job["url"], job["user"])
         with self._lock:
-            server = (job["url"], job["user"], token)
+            login = self._credentials.find(job["url"], job["user"])
+            server = (
+                job["url"],
+                job["user"],
+                token,
+                login.reach if login else None,
+            )  # anew when the way there has changed
             lake = self._lakes.get(server)
             if lake is None:
                 lake = self._lakes[server] = Lake.open(
