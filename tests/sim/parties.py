@@ -89,7 +89,9 @@ class AgentProcess(Party):
         self.hub = world.network.listen(home)
         self.workers = Workers()
         self.core = Agent(world.random(8))
-        self.loop = Loop(self.core, self.disk, self.hub, self.workers, world, self.who, self._log, memory)
+        self.uploader = world.uploader()
+        seams = (self.disk, self.hub, self.workers, world, self.who, self._log, memory, self.uploader)
+        self.loop = Loop(self.core, *seams)
         self._remember = sorted(memory.paths)
 
     def _log(self, level: str, text: str) -> None:
@@ -145,3 +147,4 @@ class AgentProcess(Party):
 
     def end(self) -> None:
         self.hub.close()
+        self.uploader.rest()

@@ -188,6 +188,32 @@ UPLOADS = (
     ),
 )
 
+# In which agents decide by themselves what is sent when (tests/sim/remotes.py).
+_TO_SERVERS = {"wait_for_servers": 1.5, "expire": 0.4, "log_in": 0.8, **_SENDING, "agent_sends": 14.0, "rest": 2.0}
+REMOTES = (
+    Profile("remote", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3, **_TO_SERVERS), steps=110),
+    Profile(
+        "remote, and they die",
+        _with(**_DEATHS, stop_agent=0.3, **_TO_SERVERS, power=0.3, doom_power=0.3, kill_server=1.0, jump=0.5),
+        steps=110,
+        homes=2,
+        sessions=2,
+    ),
+    Profile(
+        "remote, and restored",
+        _with(**_ARRIVALS, kill_agent=0.5, start_agent=1.0, **_TO_SERVERS, **_SERVERS),
+        steps=110,
+        sessions=2,
+    ),
+    Profile(
+        "remote, and copied",
+        _with(**_DEATHS, **_TO_SERVERS, remove=0.2, copy=1.0, move=0.5),
+        steps=110,
+        homes=2,
+        sessions=2,
+    ),
+)
+
 SENT_AT_ONCE = Profile(
     "sent at once",
     {},
@@ -207,6 +233,19 @@ def profile_of(seed: int) -> Profile:
 
 
 @contextmanager
+def changed(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Within it these names of these modules stand for these values."""
+    before = [(place, name, getattr(place, name)) for place, name, _ in values]
+    for place, name, value in values:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+@contextmanager
 def limits(random: Random) -> Iterator[None]:
     """Every limit so small, in most worlds, that a few calls reach it."""
     small: list[tuple[Any, str, Any]] = [
@@ -222,11 +261,5 @@ def limits(random: Random) -> Iterator[None]:
         (config, "CHECKPOINT_BYTES", random.choice((500, 32 << 20))),
         (config, "TURN_BYTES", random.choice((500, 4 << 20))),
     ]
-    before = [(place, name, getattr(place, name)) for place, name, _ in small]
-    for place, name, value in small:
-        setattr(place, name, value)
-    try:
+    with changed(small):
         yield
-    finally:
-        for place, name, value in before:
-            setattr(place, name, value)

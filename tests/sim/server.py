@@ -34,7 +34,9 @@ from dreamlake_server.records import lines_of
 from dreamlake_server.stores.memory import MemoryMeta, MemoryTokens
 from dreamlake_server.stores.memory_blobs import MemoryBlobs
 from dreamlake_server.table import Table
+from tests.sim.profiles import changed
 
+_RETRY_AFTER = {429: "4", 503: "2"}  # seconds, of a server that is busy
 URL = "http://lake.sim"
 PROCESSES = 2
 _TABLE, _METRICS = Table(ROUTES), Metrics()
@@ -93,14 +95,8 @@ def by_hand() -> Iterator[None]:
         (dreamlake_agent.remote.blobs, "_at_once", _one_after_the_other),
         (logging.getLogger("dreamlake.server"), "disabled", True),  # it tells of requests that end with their process
     ]
-    before = [(place, name, getattr(place, name)) for place, name, _ in places]
-    for place, name, value in places:
-        setattr(place, name, value)
-    try:
+    with changed(places):
         yield
-    finally:
-        for place, name, value in before:
-            setattr(place, name, value)
 
 
 class _InSteps:
@@ -352,7 +348,9 @@ class Wire(httpx.BaseTransport):
         leaves: Callable[[Letter], None],
         meanwhile: Callable[[], None],
         chance: Random,
+        lets_in: Callable[[httpx.Request], bool] = lambda _request: True,
     ) -> None:
+        self._lets_in = lets_in
         self._lakes, self._weather, self._leaves, self._meanwhile = lakes, weather, leaves, meanwhile
         self._chance = chance
 
@@ -369,10 +367,14 @@ class Wire(httpx.BaseTransport):
         if happens(weather.twice):
             self._lakes.repeat(letter)
         if happens(weather.busy):
-            return httpx.Response(self._chance.choice((429, 500, 503)), content=b"busy")
+            status = self._chance.choice((429, 500, 503))
+            headers = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
+            return httpx.Response(status, headers=headers, content=b"busy")
         process = self._lakes.reach()
         if process is None:
             raise httpx.ConnectError("nobody listens")
+        if not self._lets_in(request):
+            return httpx.Response(401, json={"message": "there is no such token"})
         flight = self._lakes.begin(process, letter, cut=happens(weather.cut))
         self._lakes.carry(flight, self._meanwhile)
         self._meanwhile()

@@ -42,8 +42,11 @@ class Pen(Writer):
 
     def __init__(self, training: Training, path: str, *, forked: bool) -> None:
         self._training = training
-        opening = {"name": "s", "workspace": "w", "rank": training.client.pid}
-        super().__init__(path, opening, b"{}", forked=forked, process=training.client.process)
+        opening: dict[str, Any] = {"name": "s", "workspace": "w", "rank": training.client.pid}
+        remote, key = training.world.remote_and_key()
+        if remote is not None:
+            opening["remote"] = remote
+        super().__init__(path, opening, b"{}", forked=forked, process=training.client.process, key=key)
 
     def _begin(self) -> None:
         super()._begin()
@@ -172,6 +175,11 @@ class Training:
     def flush(self, durable: bool) -> None:
         self.flushes.append((self.conversation.request_flush(durable=durable), self.book))
 
+    def wait_for_servers(self) -> FlushRequest:
+        request = self.conversation.request_flush(remote=True)
+        self.flushes.append((request, self.book))
+        return request
+
     def sync(self) -> None:
         """The first half of ``flush(durable=True)``."""
         book, end = self.book, self.pen.journal.end
@@ -220,6 +228,9 @@ class Training:
         return call.index is not None
 
     def _flushed(self, request: FlushRequest, book: Book) -> None:
+        if request.remote:
+            self._sent(request, book)
+            return
         if request.problem is not None:
             raise Violation(f"a flush of {self.client.name} failed: {request.problem}")
         self.world.note(f"{self.client.name} flushed {request.end}{' durable' if request.durable else ''}")
@@ -232,6 +243,15 @@ class Training:
         if request.durable:
             for call in book.returned(request.end):
                 call.durable = call.pinned = True
+
+    def _sent(self, request: FlushRequest, book: Book) -> None:
+        self.world.note(f"{self.client.name} hears that {request.end} is sent, but: {request.problem}")
+        if book.gone or request.problem is not None:
+            return
+        calls = list(book.returned(request.end))
+        self.world.check_sent(self, request, book.place, calls)
+        for call in calls:
+            call.durable = call.pinned = True
 
     @property
     def quiet(self) -> bool:

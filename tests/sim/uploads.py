@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from random import Random
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from zlib import crc32
 
 import dreamlake_agent.remote.logs
@@ -23,9 +24,9 @@ from dreamlake_agent.remote.logs import Logs
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.remote.source import NotSendable, OtherBytes, Source
 from dreamlake_agent.remote.upload import Upload
-from tests.sim.parties import AgentProcess, Party
+from tests.sim.parties import Party
 from tests.sim.places import Place, place_of
-from tests.sim.profiles import UPLOADS, Profile
+from tests.sim.profiles import UPLOADS, Profile, changed
 from tests.sim.promises import Violation
 from tests.sim.server import URL, Flight, Lakes, Letter, Weather, Wire, by_hand
 from tests.sim.world import NESTED, World
@@ -35,27 +36,6 @@ _BESIDE = ("agent_sends", "dreamlake_sync", "late")
 # Whatever an upload may end with, and go on from the next time.
 LATER = (Unreachable, NotSendable, OtherBytes, OSError)
 _CALM = Weather()
-
-
-class Decides(Protocol):
-    """Which directory an agent's uploader turns to now, and what it learns of it."""
-
-    def next(self, agent: AgentProcess) -> str | None: ...
-    def ended(self, agent: AgentProcess, path: str, how: Outcome | Exception) -> None: ...
-
-
-class ByChance:
-    """Any directory that the agent owns, at any time."""
-
-    def __init__(self, chance: Random) -> None:
-        self._chance = chance
-
-    def next(self, agent: AgentProcess) -> str | None:
-        paths = [each._path for each in agent.loop.directories.values()]
-        return self._chance.choice(paths) if paths else None
-
-    def ended(self, agent: AgentProcess, path: str, how: Outcome | Exception) -> None:
-        pass
 
 
 class Sender(Party):
@@ -89,14 +69,18 @@ class Sending:
         self._tree = world.disk.tree(place.path)
         self._restored = world.lakes.restored
         self._pushed: set[str] = set()
-        wire = Wire(world.lakes, lambda: world.weather, self._leaves, self._meanwhile, world.chance)
-        self.lake = Lake(URL, None, sleep=lambda _seconds: world.pause(), transport=wire)
 
-    def _meanwhile(self) -> None:
+    @cached_property
+    def lake(self) -> Lake:
+        world = self.world
+        wire = Wire(world.lakes, lambda: world.weather, self.leaves, self.meanwhile, world.chance)
+        return Lake(URL, None, sleep=lambda _seconds: world.pause(), transport=wire)
+
+    def meanwhile(self) -> None:
         self.world.others_have_turns()
         self.party.disk.alive()
 
-    def _leaves(self, letter: Letter) -> None:
+    def leaves(self, letter: Letter) -> None:
         for log, piece in (letter.push or {"logs": {}})["logs"].items():
             if "lines" not in piece:
                 raise Violation(f"{self.party.name} gives up a record of {log}: {piece}")
@@ -128,11 +112,10 @@ class Sending:
 
 
 class UploadWorld(World):
-    """``decides`` stands for what the agent decides by itself about its uploads."""
+    """Chance says when which directory is sent; in tests/sim/remotes.py the agent does."""
 
-    def __init__(self, seed: int, profile: Profile | None = None, decides: Decides | None = None) -> None:
+    def __init__(self, seed: int, profile: Profile | None = None) -> None:
         super().__init__(seed, profile or profile_of(seed))
-        self.decides = decides or ByChance(self.chance)
         self.weather = Weather.drawn(self.chance)
         self.lakes = Lakes(self.chance, self.wall_ns, self._answered)
         self.sent: dict[tuple[str, str], list[Place]] = {}  # (origin, log) → places that have sent some of it
@@ -143,16 +126,16 @@ class UploadWorld(World):
 
     def _agent_sends(self) -> None:
         agent = self.chance.choice(self.agents) if self.agents and self._sending < _NESTED_UPLOADS else None
-        path = None if agent is None else self.decides.next(agent)
-        if agent is not None and path is not None:
+        paths = [each._path for each in agent.loop.directories.values()] if agent else []
+        if agent is not None and paths:
+            path = self.chance.choice(paths)
             uploader = self._uploaders.get(agent.pid)
             if uploader is None or uploader.dead:
                 uploader = self._uploaders[agent.pid] = Sender(self, self._next_pid(), "u")
-            self.act(uploader, "send", lambda: self._send_of(agent, uploader, path))
+            self.act(uploader, "send", lambda: self._send_of(uploader, path))
 
-    def _send_of(self, agent: AgentProcess, uploader: Sender, path: str) -> None:
+    def _send_of(self, uploader: Sender, path: str) -> None:
         """What the uploader has heard before is taken for true until the server says otherwise."""
-        how: Outcome | Exception
         try:
             with self._opened(uploader, path) as sending:
                 logs, restored = uploader.kept.get(path) or (None, 0)
@@ -164,11 +147,8 @@ class UploadWorld(World):
                     logs.renew(sending.source)
                 logs.send()
                 sending.check(logs, all_of_it=restored == self.lakes.restored)
-                how = logs.outcome
         except LATER as error:
             self.note(f"{uploader.name} could not send {path}: {error!r}")
-            how = error
-        self.decides.ended(agent, path, how)
 
     def _kill_uploader(self) -> None:
         there = [each for each in self._uploaders.values() if not each.dead]
@@ -353,14 +333,8 @@ def small_batches(chance: Random) -> Iterator[None]:
         (dreamlake_agent.remote.logs, "BATCH_BYTES", chance.choice((2000, 8000, 4 << 20))),
         (dreamlake_agent.remote.logs, "BATCH_LOGS", chance.choice((1, 2, 1000))),
     ]
-    before = [(place, name, getattr(place, name)) for place, name, _ in small]
-    for place, name, value in small:
-        setattr(place, name, value)
-    try:
+    with changed(small):
         yield
-    finally:
-        for place, name, value in before:
-            setattr(place, name, value)
 
 
 def run(seed: int, profile: Profile | None = None) -> UploadWorld:

@@ -16,15 +16,17 @@ from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, ClassVar
 
+from dreamlake.conversation import FlushRequest
 from dreamlake.world import processes
+from dreamlake_agent.loop import NoUploader, Uploader
 from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
 from tests.sim.network import NetworkFaults, SimNetwork
 from tests.sim.ownership import check_ownership
 from tests.sim.parties import AgentProcess, Memory, Party
 from tests.sim.places import Place, place_of
 from tests.sim.profiles import Profile, limits, profile_of
-from tests.sim.promises import Violation
-from tests.sim.trainings import Client
+from tests.sim.promises import Call, Violation
+from tests.sim.trainings import Client, Training
 
 PATHS = ("/runs/w/s", "/runs/w/t")
 PLACES_MAX = 4
@@ -73,6 +75,17 @@ class World:
 
     def wall_ns(self) -> int:
         return self._wall_ns + int(self.now * 1e9)
+
+    def uploader(self) -> Uploader:
+        """Of an agent that starts."""
+        return NoUploader()
+
+    def remote_and_key(self) -> tuple[dict[str, Any] | None, dict[str, str | None] | None]:
+        """What a session is opened with: where it is meant to go, and the key for it."""
+        return None, None
+
+    def check_sent(self, training: Training, request: FlushRequest, place: Place, calls: list[Call]) -> None:
+        """A client has heard that these are on its server."""
 
     def random(self, size: int) -> bytes:
         return self.chance.getrandbits(8 * size).to_bytes(size, "big")
@@ -447,10 +460,14 @@ class World:
             for agent in self.agents:
                 self.act(agent, "loop", agent.turn)
                 self.act(agent, "work", agent.work)
+            self._beside()
             self._reap()
             if condition():
                 return
         raise Violation(f"{what}: not within {CALM_TURNS_MAX} turns of calm; {self._restless()}")
+
+    def _beside(self) -> None:
+        """What else has its turn in the calm."""
 
     def _restless(self) -> str:
         clients = [

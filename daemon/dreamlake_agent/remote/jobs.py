@@ -70,7 +70,7 @@ class Jobs:
         if job["unless"] == print_of:
             return {"ended": "not let in", "token": print_of}
         try:
-            source = Source(REAL_DISK, job["path"])
+            source = self._source(job["path"])
         except FileNotFoundError:
             return {"ended": "gone"}
         except (NotSendable, OSError) as error:
@@ -99,6 +99,12 @@ class Jobs:
         except (OtherBytes, DreamlakeError, OSError) as error:
             return {"ended": "busy", "text": str(error)}
 
+    def _source(self, path: str) -> Source:
+        return Source(REAL_DISK, path)
+
+    def _lake(self, url: str, user: str | None, token: str | None) -> Lake:
+        return Lake.open(url, user, token, tries=1, credentials=self._credentials)
+
     def _token(self, job: Answer) -> str | None:
         """The key that the script gave, or that of a login; None where only the user's word is left."""
         key = self._credentials.key_of(job["path"], job["url"], job["user"])
@@ -119,9 +125,7 @@ class Jobs:
             )  # anew when the way there has changed
             lake = self._lakes.get(server)
             if lake is None:
-                lake = self._lakes[server] = Lake.open(
-                    job["url"], job["user"], token, tries=1, credentials=self._credentials
-                )
+                lake = self._lakes[server] = self._lake(job["url"], job["user"], token)
             kept = self._kept.get(place)
             if kept is None or kept.lake is not lake:  # another token may see another user's session
                 kept = self._kept[place] = _Kept(lake)
