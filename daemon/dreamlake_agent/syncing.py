@@ -307,4 +307,5 @@ def _interrupts(stop: threading.Event, *, also_term: bool) -> Iterator[None]:
         yield
     finally:
         for number, handler in before:
-            signal.signal(number, handler)
+            if signal.getsignal(number) is end:
+                signal.signal(number, handler)

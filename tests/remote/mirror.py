@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from dreamlake.errors import DreamlakeError
 from dreamlake.remote.follow import Follow
 from dreamlake.remote.lake import Lake
 from dreamlake.world.disk import REAL_DISK
@@ -46,12 +47,10 @@ def assert_same(url: str, token: str | None, path: Path, workspace: str = "proje
 
 
 def is_same(url: str, token: str | None, path: Path, workspace: str = "project") -> bool:
-    """For waiting: :func:`assert_same`, where a server that is away is no failure."""
-    from dreamlake.remote.lake import Trouble
-
+    """For waiting: :func:`assert_same`, where it is no failure that a server is away, or a directory just begun."""
     try:
         assert_same(url, token, path, workspace)
-    except (AssertionError, Trouble, OSError):
+    except (AssertionError, DreamlakeError, OSError):
         return False
     return True
 

@@ -188,6 +188,34 @@ def test_replaced_files_arrive_from_where_they_are_kept_and_go_then(
         wait_for(lambda: not list((path / ".dreamlake" / "superseded").iterdir()))
 
 
+def test_what_was_replaced_since_the_directory_was_opened_again_is_kept_until_it_is_sent(
+    server: Lake, home: Path, root: Path, tmp_path: Path, dreamlake: Cli
+) -> None:
+    """Superseded files are numbered from 1 again then; what was sent before says nothing of them."""
+    path = root / "project" / "run"
+
+    def upload(session: Session, version: bytes) -> None:
+        (tmp_path / "model.pth").write_bytes(version)
+        session.files().upload(tmp_path / "model.pth")
+        wait_for(lambda: mirror.sha256(version) in (path / ".dreamlake/files.jsonl").read_text())
+
+    with Session("run", "project", remote=server.url, user_name="alice", local_path=root) as session:
+        for number in range(3):
+            upload(session, b"version %d" % number)
+        session.sync(timeout=60)
+        wait_for(lambda: not list((path / ".dreamlake" / "superseded").iterdir()))
+        server.kill()
+    wait_for(lambda: not status(dreamlake)["sessions"])  # and its end is still to be sent
+    with Session("run", "project", remote=server.url, user_name="alice", local_path=root) as session:
+        upload(session, b"old")
+        upload(session, b"new")
+        session.flush(durable=True)
+        server.start()
+        session.sync(timeout=60)
+        for version in (b"old", b"new"):
+            assert mirror.blob(server.url, word(), mirror.sha256(version)) == version
+
+
 # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 PAUSED = """

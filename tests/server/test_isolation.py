@@ -6,6 +6,7 @@ is sent to it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,8 +15,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from dreamlake.wire import zstd
 from dreamlake.wire.state import FILES_LOG
-from dreamlake_server.api import ROUTES, blobs, files, logs, parameters, push, sessions, tracks
+from dreamlake_server.api import ROUTES, blobs, files, follow, logs, parameters, push, sessions, tracks
 from dreamlake_server.route import Route
 from dreamlake_server.stores.memory import MemoryMeta
 from tests.server.serving import LOSS, RUN, Caller, Directory, Serving, opened, points, said
@@ -30,6 +32,8 @@ OF_A_SESSION = [route for route in PRIVATE if "{id}" in route.path]
 BODIES: dict[Any, Any] = {
     push.Status: {"origin": "a" * 32, "session": RUN, "blobs": [SHA256]},
     push.Push: {"origin": "a" * 32, "session": RUN, "logs": {LOSS: {"from": 3, "prev": "0-00000000"}}},
+    follow.Origins: {"session": RUN},
+    follow.Records: {"session": RUN, "origin": "a" * 32, "log": LOSS},
     blobs.NewBlob: {"sha256": SHA256, "size": len(BYTES)},
     blobs.Complete: {"size": len(BYTES)},
     sessions.NewSession: {"name": "run", "description": "bob was here"},
@@ -107,7 +111,10 @@ def test_what_alice_has_she_is_told(shared: tuple[Serving, Alices], route: Route
     if not route.writes:
         found = shared[1].ask(route)
         assert found.status_code == 200, found.text
-        if "urls" not in route.path and "status" not in route.path:
+        if route.path == "/v1/records":
+            [piece] = found.json()["pieces"]
+            assert SECRET.encode() in zstd.unpack(base64.b64decode(piece["lines"]), piece["size"])
+        elif not any(name in route.path for name in ("urls", "status", "origins", "whoami")):
             assert SECRET in found.text
 
 
@@ -134,6 +141,9 @@ def nothing(found: Any) -> bool:
 # What bob is answered where no session of alice's is named, and why that is nothing of hers.
 ELSEWHERE: dict[str, tuple[int, Callable[[Any], bool]]] = {
     "POST /v1/status": (200, lambda found: not found["session"] and not found["logs"] and found["lacking"] == [SHA256]),
+    "GET /v1/whoami": (200, lambda found: found["user"] == "bob"),
+    "POST /v1/origins": (200, lambda found: not found["session"] and not found["origins"]),
+    "POST /v1/records": (200, lambda found: not found["pieces"]),
     "POST /v1/push": (409, lambda found: found["logs"][LOSS]["expected"] == 0),  # a session of his own
     "POST /v1/blobs": (200, lambda found: found["state"] == "wanted" and not found["parts"]),
     "PUT /v1/blobs/{sha256}/parts/{number}": (200, lambda found: found["state"] == "wanted"),
@@ -204,6 +214,8 @@ def test_a_token_that_may_only_read_reads_what_the_user_reads_and_writes_nothing
     if route.writes:
         assert said(found, 403)["error"] == "read-only"
         assert alices.told() == before
+    elif route.path == "/v1/whoami":  # which tells of the token itself
+        assert (said(found)["user"], said(found)["readOnly"]) == ("alice", True)
     else:
         assert (found.status_code, found.content) == (200, before[name_of(route)])
 
