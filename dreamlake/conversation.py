@@ -232,6 +232,8 @@ class Conversation:
                     asked = (messages.FLUSH, *asked[1:], int(request.durable), int(request.hashed))
                 if self._say(*asked):
                     request.asked = now
+                    if request.remote:
+                        self._asked = now  # an ack answers it: one that lacks what we sent says that it was lost
 
     def leave(self) -> None:
         if self.lost != self._lost_said:

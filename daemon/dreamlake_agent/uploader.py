@@ -142,6 +142,7 @@ class Uploader:
             said.get("token"),
             bool(said.get("answered")),
             said["chance"],
+            bool(said.get("restored")),
         )
 
     def rest(self) -> None:

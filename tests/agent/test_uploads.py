@@ -244,6 +244,21 @@ def test_superseded_files_go_when_every_server_has_what_covers_them() -> None:
     assert told.uploads.superseded("/a") == 8
 
 
+def test_superseded_files_of_a_directory_that_was_opened_again_have_other_numbers() -> None:
+    told = Told()
+    told.owe("/a", kept=8)
+    for job in told.tick():
+        told.end(job)
+    told.uploads.opened("/a")
+    told.owe("/a", kept=2)
+    jobs = told.tick()
+    told.end(jobs[0])
+    assert told.uploads.superseded("/a") == 0
+    for job in jobs[1:]:
+        told.end(job)
+    assert told.uploads.superseded("/a") == 2
+
+
 def test_the_uploader_rests_when_there_is_nothing_to_send() -> None:
     told = Told()
     told.owe("/a")

@@ -283,6 +283,17 @@ def test_a_file_that_is_replaced_between_its_hash_and_its_bytes_is_sent_from_whe
     assert serving.alice.get(f"/v1/blobs/{hashlib.sha256(new).hexdigest()}").content == new
 
 
+def test_parts_that_an_upload_left_which_read_another_file_are_put_again(root: Path, serving: Serving) -> None:
+    """It read what had replaced the file by then, and died before it could complete."""
+    data = b"old" * 1000
+    blob = f"/v1/blobs/{hashlib.sha256(data).hexdigest()}"
+    said(serving.alice.post("/v1/blobs", json={"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}))
+    put = serving.alice.request("PUT", f"{blob}/parts/1?size={len(data)}", content=b"new" * 1000)
+    assert put.status_code < 300
+    assert sent(with_files(root, model=data), lake_of(serving)[0]).problems == []
+    assert serving.alice.get(blob).content == data
+
+
 # ── what a server says no to ────────────────────────────────────────────────────────────────────────────────────────
 
 

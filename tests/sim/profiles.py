@@ -207,10 +207,40 @@ REMOTES = (
     ),
     Profile(
         "remote, and copied",
-        _with(**_DEATHS, **_TO_SERVERS, remove=0.2, copy=1.0, move=0.5),
+        _with(**_DEATHS, **_TO_SERVERS, remove=0.2, copy=1.0),
         steps=110,
         homes=2,
         sessions=2,
+    ),
+)
+
+SUPERSEDED = Profile(
+    "superseded",
+    {},
+    clients=1,
+    scene=(
+        "start_agent",
+        "rest",
+        *("upload", "rest") * 4,
+        *("agent_sends", "agent") * 4,
+        "upload",
+        "rest",
+        *("agent_sends", "agent") * 2,
+        "rest",
+    ),
+)
+FILES_RESTORED = Profile(
+    "files restored",
+    {},
+    clients=1,
+    scene=(
+        "start_agent",
+        "back_up",
+        "rest",
+        "upload",
+        "rest",
+        *("agent_sends", "agent") * 6,
+        "restore",
     ),
 )
 

@@ -35,7 +35,7 @@ _NESTED_UPLOADS = 2  # one in the middle of another
 _BESIDE = ("agent_sends", "dreamlake_sync", "late")
 # Whatever an upload may end with, and go on from the next time.
 LATER = (Unreachable, NotSendable, OtherBytes, OSError)
-_CALM = Weather()
+CALM = Weather()
 
 
 class Sender(Party):
@@ -252,7 +252,7 @@ class UploadWorld(World):
 
     def _settle(self) -> None:
         super()._settle()
-        self.weather = _CALM
+        self.weather = CALM
         if self.chance.random() < 0.5:
             self.lakes.calm()
         self.lakes._down = [0] * len(self.lakes._down)

@@ -210,6 +210,8 @@ class Agent:
         session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
         session.distrust = False
         session.remotes = event.remotes
+        session.superseded = 0
+        self.uploads.opened(session.path)
         session.commits = session.viewed = session.synced = session.covered = 0
         session.committed_applies = session.applies
         session.working = None

@@ -187,7 +187,8 @@ class UploadMeasured:
 @dataclass(frozen=True)
 class Uploaded:
     """An upload has ended, in one of the ways of :mod:`dreamlake_agent.core.uploads`. ``token`` is the print of the one
-    that was used; ``answered``: the server did, meanwhile; ``chance`` is in [0, 1)."""
+    that was used; ``answered``: the server did, meanwhile; ``chance`` is in [0, 1); ``restored``: it was, from a
+    backup, and may lack files that it had."""
 
     number: int
     ended: str
@@ -197,6 +198,7 @@ class Uploaded:
     token: str | None = None
     answered: bool = False
     chance: float = 1.0
+    restored: bool = False
 
 
 @dataclass(frozen=True)

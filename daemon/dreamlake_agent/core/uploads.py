@@ -186,6 +186,11 @@ class Uploads:
                 return error
         return None
 
+    def opened(self, path: str) -> None:
+        """The directory was opened, again perhaps: its superseded files are numbered anew from those that are left."""
+        for target in self.of(path):
+            target.kept = []
+
     def superseded(self, path: str) -> int:
         """The newest superseded file of the directory that all servers have, or that none will ask for."""
         return min(
@@ -325,6 +330,8 @@ class Uploads:
     def _sent(self, target: Target, lane: Lane, owed: int, event: on.Uploaded, now: float) -> Iterator[Tell]:
         lane.sent, lane.wait, lane.retry_at, lane.problems = max(lane.sent, owed), 0.0, 0.0, event.problems
         lane.behind = None
+        if event.restored:
+            target.owed += 1  # every lane once more
         if event.answered:  # else nothing had to be asked
             target.token, target.retry_at = None, 0.0
         if target.is_sent:

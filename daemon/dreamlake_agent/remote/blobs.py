@@ -141,14 +141,18 @@ class Blobs:
 
     def _try(self, file: Bytes, in_parts: bool, stop: Callable[[], bool]) -> None:
         try:
-            path = self._path(file)
+            path, tried = self._path(file), list[str]()
             while path is not None:
                 try:
                     self._send(file, path, in_parts, stop)
                     return
-                except (Refused, OSError):
-                    before, path = path, self._path(file)
-                    if path == before:  # else it was replaced meanwhile: another file's bytes were read
+                except (Refused, OSError) as error:
+                    tried.append(path)
+                    # It was replaced meanwhile, and the bytes of what replaced it were put: now, or by an upload that
+                    # died, whose parts the server has dropped now.
+                    is_dropped = isinstance(error, Refused) and "bad_parts" in error.said
+                    path = self._path(file)
+                    if path is not None and tried.count(path) > is_dropped:
                         raise
         except (Refused, OSError) as error:  # of this file, and no other is held up by it
             self._problem(f"{file.name} could not be sent: {error}")

@@ -47,6 +47,7 @@ class Jobs:
         self._digests = Digests()
         self._lakes: dict[tuple[str, str | None, str | None, Reach | None], Lake] = {}
         self._kept: dict[tuple[str, str, str | None], _Kept] = {}
+        self._not_let_in: set[str] = set()  # prints of tokens
         self._lock = threading.Lock()
 
     def start(self, job: Answer) -> None:
@@ -66,7 +67,7 @@ class Jobs:
             token = self._token(job)
         except CredentialsUnusable as error:
             return {"ended": "busy", "text": str(error)}
-        print_of = hashlib.sha256((token or "").encode()).hexdigest()[:16]
+        print_of = _print_of(token)
         if job["unless"] == print_of:
             return {"ended": "not let in", "token": print_of}
         try:
@@ -79,6 +80,7 @@ class Jobs:
             kept = self._keep(job, token)
             before = kept.lake.answers
             how = self._tried(job, source, kept)
+            (self._not_let_in.add if how["ended"] == "not let in" else self._not_let_in.discard)(print_of)
             return {**how, "token": print_of, "answered": kept.lake.answers > before}
         except NotLetIn as error:  # no server has to be asked
             return {"ended": "not let in", "text": str(error), "token": print_of}
@@ -106,12 +108,13 @@ class Jobs:
         return Lake.open(url, user, token, tries=1, credentials=self._credentials)
 
     def _token(self, job: Answer) -> str | None:
-        """The key that the script gave, or that of a login; None where only the user's word is left."""
+        """The key that the script gave, else that of a login; None where only the user's word is left. One that was not
+        let in gives way to the other."""
         key = self._credentials.key_of(job["path"], job["url"], job["user"])
-        if key is not None:
-            return key
         login = self._credentials.find(job["url"], job["user"])
-        return None if login is None else login.token
+        found = [each for each in (key, login.token if login else None) if each is not None]
+        others = [each for each in found if _print_of(each) != job["unless"]]
+        return min(others or found, key=lambda each: _print_of(each) in self._not_let_in, default=None)
 
     def _keep(self, job: Answer, token: str | None) -> _Kept:
         place = (job["path"], job["url"], job["user"])
@@ -146,12 +149,15 @@ class Jobs:
         try:
             logs.send()
         except BaseException:
-            kept.files.clear()  # whatever happened to it: it is asked again about everything
+            kept.files = {}  # whatever happened to it: it is asked again about everything
             raise
+        restored, logs.was_restored = logs.was_restored, False
+        if restored:
+            kept.files = {}
         standing = list(map(forked, logs.outcome.forks))  # told when they are found, and true until they are mended
         problems = [*standing, *(each for each in logs.outcome.problems if each not in standing)]
         logs.outcome.problems.clear()
-        return {"ended": "sent", "problems": problems}
+        return {"ended": "sent", "problems": problems, "restored": restored}
 
     def _measure(self, job: Answer, source: Source, logs: Logs) -> None:
         """Tell how many records and bytes are behind."""
@@ -161,14 +167,14 @@ class Jobs:
         self._say({"job": job["job"], "behind": [max(0, records), max(0, size)]})
 
     def _send_files(self, job: Answer, source: Source, kept: _Kept) -> Answer:
-        lane, end = job["lane"], source.ends.get(FILES_LOG, Mark())
-        if kept.files.get(lane) == end or (kept.logs is not None and FILES_LOG in kept.logs.outcome.forks):
+        lane, end, known = job["lane"], source.ends.get(FILES_LOG, Mark()), kept.files
+        if known.get(lane) == end or (kept.logs is not None and FILES_LOG in kept.logs.outcome.forks):
             return {"ended": "sent"}  # nothing came or was replaced since; or the server's session has other files
         blobs = kept.blobs.get(lane)
         if blobs is None:
             blobs = kept.blobs[lane] = Blobs(source, kept.lake, digests=self._digests)
         else:
-            blobs.renew(source, ask_again=lane not in kept.files)
+            blobs.renew(source, ask_again=lane not in known)
         least, most = _LANES[lane]
         sent = 0
 
@@ -184,5 +190,10 @@ class Jobs:
         problems = [*blobs.outcome.problems]
         blobs.outcome.problems.clear()
         if not problems:
-            kept.files[lane] = end
+            known[lane] = end  # unless the server was found to have lost files meanwhile
         return {"ended": "sent", "problems": problems}
+
+
+def _print_of(token: str | None) -> str:
+    """What may be told of a token."""
+    return hashlib.sha256((token or "").encode()).hexdigest()[:16]

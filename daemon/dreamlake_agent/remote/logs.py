@@ -68,6 +68,7 @@ class Logs:
         self._asked = False
         self._bases = source.bases
         self._has_lost = False  # whether the server had less than it had acked: it was restored from a backup
+        self.was_restored = False  # that, until whoever is told takes it back: it may have lost files as well
 
     @property
     def is_asked(self) -> bool:
@@ -94,10 +95,12 @@ class Logs:
                 named = f"{self._source.workspace}/{self._source.name}"
                 raise Refused(f"session {named} was deleted on the server", 410, said)
             heard |= said["logs"]
-        self.acked, self._stopped, self._has_lost = {}, set(), False
+        before, self.acked, self._stopped, self._has_lost = self.acked, {}, set(), False
         forks, self.outcome.forks = self.outcome.forks, []
         for log in names:
             self._heard(log, heard[log], Mark(), known_fork=log in forks)
+        if any(log in self.acked and self.acked[log].count < place.count for log, place in before.items()):
+            self.was_restored = True
         self._bases = self._source.bases if self._has_others() else {}
         self._asked = True
         return self.behind, len(self.outcome.forks)
@@ -137,7 +140,7 @@ class Logs:
                 self._push_all(stop)
                 if not self._has_lost or stop():
                     return
-                self._asked = False
+                self._asked, self.was_restored = False, True
             self.outcome.problems.append(f"{self._lake.url} forgets what it has acked: what is wrong with its store?")
         except BaseException:  # perhaps an answer was lost
             self._asked = False

@@ -1,0 +1,1 @@
+"""Uploading while everything is killed, over a network that hurts."""
