@@ -102,6 +102,26 @@ def test_a_directory_that_was_put_back_is_asked_about_anew(root: Path, serving: 
     assert (LOSS in logs.outcome.forks, len(logs.outcome.problems)) == (True, count)  # said once
 
 
+def test_another_directory_under_the_same_path_is_asked_about_anew(
+    root: Path, serving: Serving, source_of: Open
+) -> None:
+    """Also before the server has answered, nothing is said of logs that it does not have."""
+    folder = train(root, 5)
+    lake, _wire = lake_of(serving)
+    logs = Logs(source_of(folder), lake)
+    logs.send()
+    shutil.rmtree(folder)
+    with Session("run", "project", local_path=str(root)) as session:
+        session.log("another one")
+    other = source_of(settled(folder))
+    assert LOSS not in other.ends
+    logs.renew(other)
+    assert not logs.is_asked
+    assert logs.behind >= 0
+    logs.send()
+    assert (logs.behind, logs.outcome.problems) == (0, [])
+
+
 def test_an_answer_that_was_lost_leads_back_to_the_status(root: Path, serving: Serving, source_of: Open) -> None:
     folder = train(root, 5)
     lost: list[str] = []

@@ -124,9 +124,15 @@ class AgentProcess(Party):
         if waiting:
             raise Violation(f"{self.name} goes to sleep with {waiting} uncommitted")
         open_ones = {id(each): each for each in (*self.loop.directories.values(), *self.loop._working.values())}
-        journals = sum(each.own is not None for each in open_ones.values())
+        own = sum(len(each.own._segments) for each in open_ones.values() if each.own is not None)
         held = sum(len(each.held) for each in open_ones.values())
-        most = len(open_ones) * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX) + held + 40 * journals + len(self.workers.jobs)
+        most = (
+            len(open_ones) * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX)
+            + held
+            + 2 * own
+            + OPEN_FILES_MAX
+            + len(self.workers.jobs)
+        )
         if len(self.disk.files) > most and "work" not in self.busy:
             raise Violation(f"{self.name} has {len(self.disk.files)} files open in {len(open_ones)} directories")
 

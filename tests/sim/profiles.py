@@ -189,7 +189,7 @@ UPLOADS = (
 )
 
 # In which agents decide by themselves what is sent when (tests/sim/remotes.py).
-_TO_SERVERS = {"wait_for_servers": 1.5, "expire": 0.4, "log_in": 0.8, **_SENDING, "agent_sends": 14.0, "rest": 2.0}
+_TO_SERVERS = {"wait_for_servers": 1.5, "expire": 0.4, "log_in": 0.8, **_SENDING, "agent_sends": 14.0}
 REMOTES = (
     Profile("remote", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3, **_TO_SERVERS), steps=110),
     Profile(
@@ -214,6 +214,13 @@ REMOTES = (
     ),
 )
 
+KILLED = Profile("killed", {}, clients=1, scene=("start_agent", "rest", "kill_uploader", "rest"))
+NEWER = Profile(
+    "newer",
+    {},
+    clients=1,
+    scene=("start_agent", "rest", *("agent_sends",) * 3, "call", "wait_for_servers", "rest", "rest"),
+)
 SUPERSEDED = Profile(
     "superseded",
     {},

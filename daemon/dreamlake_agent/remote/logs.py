@@ -116,6 +116,9 @@ class Logs:
     def renew(self, source: Source) -> None:
         """The directory has gone on: send what came since. Where that is not so, the server is asked anew."""
         before, self._source = self._source, source
+        # It may be another directory at the same path.
+        ends = source.ends
+        self.acked = {log: at for log, at in self.acked.items() if log in ends and at.mark.size <= ends[log].size}
         if (source.origin, source.workspace, source.name) != (before.origin, before.workspace, before.name):
             self._asked = False
         if self._stopped - set(self.outcome.forks):  # what was damaged may be mended

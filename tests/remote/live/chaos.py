@@ -212,7 +212,7 @@ class Chaos:
                 assert training.process is not None
                 assert training.process.poll() is None, self.complaints.read_text()
             kinds = (self.kill_training, self.kill_agent, self.bring_back_agent, self.kill_uploader, self.kill_server)
-            [blow] = self.chance.choices((*kinds, lambda: None), (3, 2.5, 8, 3, 1.5, 3))
+            [blow] = self.chance.choices((*kinds, lambda: None), (3, 2.5, 8, 3, 1.2, 3))
             blow()
 
     # ── and how it ends ─────────────────────────────────────────────────────────────────────────────────────────────
