@@ -244,6 +244,18 @@ def test_superseded_files_go_when_every_server_has_what_covers_them() -> None:
     assert told.uploads.superseded("/a") == 8
 
 
+def test_superseded_files_stay_while_a_file_could_not_be_sent() -> None:
+    told = Told()
+    told.owe("/a", kept=3)
+    for job in told.tick():
+        told.end(job, problems=("it could not be sent",) if job.lane == SMALL else ())
+    assert told.uploads.superseded("/a") == 0
+    told.owe("/a", kept=4)
+    for job in told.tick():
+        told.end(job)
+    assert told.uploads.superseded("/a") == 4
+
+
 def test_superseded_files_of_a_directory_that_was_opened_again_have_other_numbers() -> None:
     told = Told()
     told.owe("/a", kept=8)

@@ -193,20 +193,7 @@ class Uploads:
 
     def superseded(self, path: str) -> int:
         """The newest superseded file of the directory that all servers have, or that none will ask for."""
-        return min(
-            (
-                max(
-                    (
-                        kept
-                        for owed, kept in target.kept
-                        if owed <= min(target.lanes[SMALL].sent, target.lanes[LARGE].sent)
-                    ),
-                    default=0,
-                )
-                for target in self.of(path)
-            ),
-            default=0,
-        )
+        return min((_superseded(target) for target in self.of(path)), default=0)
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -392,3 +379,10 @@ class Uploads:
             "next_attempt": round(max(0.0, min(at) - now), 1) if at and not sending else None,
             "problems": target.problems,
         }
+
+
+def _superseded(target: Target) -> int:
+    files = (target.lanes[SMALL], target.lanes[LARGE])
+    if any(lane.problems for lane in files):
+        return 0  # one of them may be what could not be sent
+    return max((kept for owed, kept in target.kept if owed <= min(lane.sent for lane in files)), default=0)
