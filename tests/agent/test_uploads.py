@@ -299,6 +299,22 @@ def test_a_backlog_over_the_limit_is_told_once_until_it_has_shrunk() -> None:
         assert len(told.told) == warnings
 
 
+def test_a_directory_that_was_moved_while_it_is_open_is_not_taken_for_sent() -> None:
+    told = Told()
+    told.owe("/a")
+    owed = told.uploads.owed("/a")
+    for job in told.tick():
+        event = on.Uploaded(job.number, uploads.GONE, chance=0.5)
+        assert list(told.uploads.uploaded(event, told.now, is_open=True)) == []
+    assert not told.uploads.is_sent("/a", owed)
+    assert "was moved" in str(told.uploads.trouble("/a"))
+    _, jobs = told.until()
+    for job in jobs:  # it was let go meanwhile
+        told.end(job, uploads.GONE)
+    assert told.uploads.paths() == []
+    assert not told.uploads.is_sent("/a", owed)
+
+
 def test_what_comes_while_the_server_is_away_counts_as_pending() -> None:
     told = Told()
     told.uploads.covered("/a", (HERE,), 0, (100, 5000), told.now)

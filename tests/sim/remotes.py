@@ -32,6 +32,7 @@ from tests.sim.trainings import Client, Training
 from tests.sim.uploads import _NESTED_UPLOADS, CALM, Sender, Sending, UploadWorld, differ, is_log
 
 _LARGE_BYTES = 100
+_MEANWHILE_MAX = 800  # moments of a world in which others may have turns while a request is on its way
 _QUICK: list[tuple[Any, str, Any]] = [
     (dreamlake_agent.remote.jobs, "_LANES", {"small": (0, _LARGE_BYTES), "large": (_LARGE_BYTES, None)}),
     (config, "UPLOAD_RETRY_SECONDS", (1.0, 8.0)),
@@ -183,6 +184,7 @@ class RemoteWorld(UploadWorld):
         self.credentials = SimCredentials()
         self._tokens = 0  # so many expired: only the next one is let in, and at first whoever comes
         self._asked: list[tuple[FlushRequest, int]] = []  # and how often the server had been restored by then
+        self._meanwhile = 0
         self._let_go: set[str] = set()  # before they were wholly sent
         self._without = self.chance.choice((0.0, 0.0, 0.2))  # of clients who open without a remote
 
@@ -190,6 +192,11 @@ class RemoteWorld(UploadWorld):
 
     def uploader(self) -> SimUploader:
         return SimUploader(self)
+
+    def others_have_turns(self) -> None:
+        self._meanwhile += 1
+        if self._meanwhile <= _MEANWHILE_MAX:
+            super().others_have_turns()
 
     def remote_and_key(self) -> tuple[dict[str, Any] | None, dict[str, str | None] | None]:
         if self.chance.random() < self._without:
@@ -285,7 +292,7 @@ class RemoteWorld(UploadWorld):
         if self.chance.random() < 0.5:
             self._rest()
         super()._settle()
-        self._until_sent()
+        self._until("everything is sent", self._is_sent)
         self._check_agents(self.places)
 
     def _rest(self) -> None:
@@ -297,18 +304,19 @@ class RemoteWorld(UploadWorld):
         for client in self.clients:
             self.disk.kill(client.pid)
         self._reap()
-        self._until_sent()
-        self._until("every directory is let go", lambda: not any(each.core.sessions for each in self.agents))
-        self._until_sent()
+        self._until("everything is sent, and let go", lambda: self._is_sent() and not self._has_sessions())
         # One that was sent, and that a restored server has lost: only a next record tells.
         if not self.lakes.restored:
             self._check_agents([place for place in self.places if place.path in known])
 
-    def _until_sent(self) -> None:
-        self._until(
-            "everything is sent",
-            lambda: not any(self._owing(agent) or not agent.quiet or agent._remember for agent in self.agents),
+    def _is_sent(self) -> bool:
+        agents = [agent for agent in map(self.agent_at, self._homes) if agent is not None]
+        return len(agents) == len(self._homes) and not any(
+            self._owing(each) or not each.quiet or each._remember for each in agents
         )
+
+    def _has_sessions(self) -> bool:
+        return any(agent.core.sessions for agent in self.agents)
 
     def _beside(self) -> None:
         for agent in self.agents:

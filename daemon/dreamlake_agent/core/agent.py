@@ -554,10 +554,10 @@ class Agent:
 
     def _uploaded(self, event: on.Uploaded) -> Effects:
         path = self.uploads.path_of(event.number)
-        yield from self._tell(self.uploads.uploaded(event, self._now))
+        session = next((each for each in self.sessions.values() if each.path == path), None)
+        yield from self._tell(self.uploads.uploaded(event, self._now, is_open=session is not None))
         if path is None:
             return
-        session = next((each for each in self.sessions.values() if each.path == path), None)
         if session is None:
             yield from self._forget_uploads(path)
         elif session.phase == LIVE:

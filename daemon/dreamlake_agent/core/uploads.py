@@ -31,6 +31,7 @@ LOGS, SMALL, LARGE = "logs", "small", "large"
 LANES = (LOGS, SMALL, LARGE)
 SENT, AWAY, BUSY, NOT_LET_IN, REFUSED, GONE, DIED = "sent", "away", "busy", "not let in", "refused", "gone", "died"
 
+_MOVED = "the directory was moved while it is open: what is new of it is sent when it is opened again, where it is now"
 # jobs of one server at once
 _AT_ONCE = {LOGS: config.UPLOADS_LOGS, SMALL: config.UPLOADS_SMALL, LARGE: config.UPLOADS_LARGE}
 
@@ -156,12 +157,9 @@ class Uploads:
         return {target.remote: target.owed for target in self.of(path)}
 
     def is_sent(self, path: str, owed: dict[Remote, int]) -> bool:
-        """Whether what was owed then is on every server."""
-        return all(
-            target is None or target.sent >= count
-            for remote, count in owed.items()
-            for target in (self._targets.get(path, {}).get(remote),)
-        )
+        """Whether what was owed then is on every server; of a directory that somebody has open."""
+        targets = self._targets.get(path, {})
+        return all(remote in targets and targets[remote].sent >= count for remote, count in owed.items())
 
     def is_unfinished(self, path: str) -> bool:
         return any(not target.is_sent or target.problems for target in self.of(path))
@@ -263,15 +261,15 @@ class Uploads:
         if job is not None:
             job.lane.behind = event.behind
 
-    def uploaded(self, event: on.Uploaded, now: float) -> Iterator[Tell]:
-        """A job has ended."""
+    def uploaded(self, event: on.Uploaded, now: float, *, is_open: bool = False) -> Iterator[Tell]:
+        """A job has ended. ``is_open``: the directory is there, whether or not it is found at its path."""
         job = self._jobs.pop(event.number, None)
         if job is None:
             return
         target, lane = job.target, job.lane
         lane.job = None
         self._look_at = 0.0
-        if event.ended == GONE:
+        if event.ended == GONE and not is_open:
             self._drop(target)
             return
         if event.ended == NOT_LET_IN:
@@ -282,7 +280,7 @@ class Uploads:
         if event.ended == SENT:
             yield from self._sent(target, lane, job.owed, event, now)
             return
-        target.error = event.text
+        target.error = _MOVED if event.ended == GONE else event.text
         if event.ended == AWAY:
             self._away(target, job, event, now)
         else:
