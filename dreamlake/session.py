@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import math
 import os
 import sys
 import threading
@@ -359,7 +360,7 @@ class Session:
         if self._remote is None:
             self.flush()
             return
-        done, why = writer.wait_for_servers(timeout)
+        done, why = writer.wait_for_servers(math.inf if timeout is None else timeout)
         if not done:
             why = why or f"it was not within {timeout} s"
             raise NotSynced(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dreamlake import config
-from dreamlake.conversation import Conversation
+from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
@@ -317,43 +317,41 @@ class Writer:
 
         Not ``patient``: also ends when there has been no agent for a while and none is to be had.
         """
-        conversation = self.conversation
-        request = conversation.request_flush(durable=durable, hashed=hashed)
-        link_thread().wake()
-        deadline = time.monotonic() + seconds
-        try:
-            while not request.done.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
-                if conversation is not self.conversation:
-                    return self.flush(max(0.0, deadline - time.monotonic()), durable=durable, hashed=hashed)
-                if conversation.damaged is not None or time.monotonic() >= deadline:
-                    return False
-                # One that was stopped may come back (`dreamlake agent restart`); a failed start is tried again.
-                if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
-                    return False
-            return True
-        finally:
-            conversation.withdraw(request)
+        return self._awaited(seconds, patient=patient, durable=durable, hashed=hashed) is not None
 
-    def wait_for_servers(self, seconds: float | None) -> tuple[bool, str | None]:
+    def wait_for_servers(self, seconds: float) -> tuple[bool, str | None]:
         """Wait until everything written so far is on every server; whether it is, or what else there is to say of
         it."""
-        conversation = self.conversation
-        request = conversation.request_flush(remote=True)
-        link_thread().wake()
-        deadline = None if seconds is None else time.monotonic() + seconds
-        try:
-            while not request.done.wait(0.05 if deadline is None else min(0.05, max(0.0, deadline - time.monotonic()))):
-                if conversation is not self.conversation:
-                    return self.wait_for_servers(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                if conversation.damaged is not None:
-                    return False, conversation.damaged
-                if conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
-                    return False, f"there is no agent: {conversation.no_agent}"
-                if deadline is not None and time.monotonic() >= deadline:
-                    return False, conversation.behind
+        request = self._awaited(seconds, patient=False, remote=True)
+        if request is not None:
             return request.problem is None, request.problem
-        finally:
-            conversation.withdraw(request)
+        conversation = self.conversation
+        if conversation.damaged is not None:
+            return False, conversation.damaged
+        if conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
+            return False, f"there is no agent: {conversation.no_agent}"
+        return False, conversation.behind
+
+    def _awaited(self, seconds: float, *, patient: bool, **asked: bool) -> FlushRequest | None:
+        """What was asked for, done; None when it was not in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            conversation = self.conversation
+            request = conversation.request_flush(**asked)
+            link_thread().wake()
+            try:
+                while not request.done.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+                    if conversation is not self.conversation:
+                        break  # the directory was begun anew: asked for again there
+                    if conversation.damaged is not None or time.monotonic() >= deadline:
+                        return None
+                    # One that was stopped may come back (`dreamlake agent restart`); a failed start is tried again.
+                    if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
+                        return None
+                else:
+                    return request
+            finally:
+                conversation.withdraw(request)
 
     def index_of(self, track: str, ordinal: int, end: int | None, seconds: float) -> int:
         """The index a point was given; waits for the agent, at most ``seconds``."""

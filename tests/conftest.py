@@ -81,6 +81,7 @@ def nobody_left_behind() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "no_agent: the sessions below `root` are nobody's but the test's")
     config.addinivalue_line("markers", "home(whose): 'own' (the default), or 'shared' by one worker's tests")
 
 

@@ -15,7 +15,10 @@ from dreamlake_agent.remote.blobs import Digests
 from dreamlake_agent.targets import Target
 
 WATCH_SECONDS = 2.0  # how often a watched directory is looked at
-AWAY_SECONDS = (1.0, 60.0)  # the pauses before a server that is away is asked again: full jitter below these
+AWAY_SECONDS = (
+    1.0,
+    60.0,
+)  # pauses before a server that is away is asked again, or as little as half
 _HINT = "run `dreamlake login {url}`, or set DREAMLAKE_API_KEY to a token that `dreamlake server token create` has made"
 
 Tell = Callable[[Told], None]

@@ -172,10 +172,8 @@ def _told(source: Source, shared: Shared, before: Base) -> dict[str, tuple[int, 
         first, begin = before.logs.get(log, (0, Mark()))
         latest = ""
         for line in islice(source.lines(log, begin.size), count - first):
-            try:
-                row = jsons.loads(line)
-            except ValueError:
-                continue
-            latest = max(latest, time_of(row) or "") if isinstance(row, dict) else latest
+            row = jsons.object_of(line)
+            if row is not None:
+                latest = max(latest, time_of(row) or "")
         found[log] = (count, latest)
     return found

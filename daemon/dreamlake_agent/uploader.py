@@ -27,6 +27,24 @@ _PROGRAM = (
 _END_SECONDS = 5.0
 
 
+def event_of(said: dict[str, Any]) -> on.UploadMeasured | on.Uploaded:
+    """What the uploader has said of a job, as :mod:`dreamlake_agent.remote.main` has it."""
+    if "ended" not in said:
+        count, size = said["behind"]
+        return on.UploadMeasured(said["job"], (count, size))
+    return on.Uploaded(
+        said["job"],
+        said["ended"],
+        said.get("text", ""),
+        tuple(said.get("problems", ())),
+        float(said.get("retry_after", 0.0)),
+        said.get("token"),
+        bool(said.get("answered")),
+        said["chance"],
+        bool(said.get("restored")),
+    )
+
+
 class Uploader:
     """``wake`` is called when there is something in :meth:`done`, ``log`` with what the process says of itself."""
 
@@ -114,8 +132,7 @@ class Uploader:
             process, line = self._said.get()
             if process is not self._process:
                 continue  # one that was ended
-            event = self._end_of_process() if line is None else [self._event(jsons.loads(line))]
-            found += event
+            found += self._end_of_process() if line is None else [self._heard(jsons.loads(line))]
         return found
 
     def _end_of_process(self) -> list[on.Event]:
@@ -128,22 +145,11 @@ class Uploader:
         self._jobs.clear()
         return events
 
-    def _event(self, said: dict[str, Any]) -> on.Event:
-        if "ended" not in said:
-            count, size = said["behind"]
-            return on.UploadMeasured(said["job"], (count, size))
-        self._jobs.discard(said["job"])
-        return on.Uploaded(
-            said["job"],
-            said["ended"],
-            said.get("text", ""),
-            tuple(said.get("problems", ())),
-            float(said.get("retry_after", 0.0)),
-            said.get("token"),
-            bool(said.get("answered")),
-            said["chance"],
-            bool(said.get("restored")),
-        )
+    def _heard(self, said: dict[str, Any]) -> on.Event:
+        event = event_of(said)
+        if isinstance(event, on.Uploaded):
+            self._jobs.discard(event.number)
+        return event
 
     def rest(self) -> None:
         """End the process; a job that comes later starts another one."""

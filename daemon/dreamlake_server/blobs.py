@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import cast
 from weakref import WeakValueDictionary
 
+from dreamlake.wire.names import is_sha256
 from dreamlake_server import limits
 from dreamlake_server.spool import spooled
 from dreamlake_server.stores import StoreUnavailable
@@ -27,7 +27,6 @@ from dreamlake_server.stores.blobs import Blobs, key_of
 from dreamlake_server.stores.chunks import work_through
 from dreamlake_server.stores.meta import Blob, Meta
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMED_PARTS = 5  # in a message; all of them are in the error's attribute
 
 # ValueError
@@ -328,7 +327,7 @@ class OwnedBlobs:
 
 
 def _checked(sha256: str) -> str:
-    if not _SHA256.fullmatch(sha256):
+    if not is_sha256(sha256):
         raise ValueError(f"{sha256[:80]!r} is no SHA-256: write it as 64 hex digits in lower case")
     return sha256
 

@@ -263,8 +263,5 @@ def _is_row(line: bytes) -> bool:
 
 
 def _time_of(line: bytes) -> str | None:
-    try:
-        row = jsons.loads(line)
-    except ValueError:
-        return None
-    return _text(row.get("createdAt") or row.get("timestamp")) if isinstance(row, dict) else None
+    row = jsons.object_of(line)
+    return _text(row.get("createdAt") or row.get("timestamp")) if row is not None else None

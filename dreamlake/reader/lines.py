@@ -88,13 +88,9 @@ class Lines:
     def _row(self, line: bytes) -> dict[str, Any] | None:
         if not line.strip(b" \t\r\n\0"):
             return None
-        try:
-            row = jsons.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+        row = jsons.object_of(line)
+        if row is None:
             self.skipped += 1
-            return None
         return row
 
     def page(self, key: str, first: int, limit: int) -> list[dict[str, Any]]:

@@ -152,11 +152,9 @@ def _piece(said: dict[str, Any]) -> tuple[int, Mark, Piece]:
 
 def _latest(time: str, lines: list[bytes]) -> str:
     for line in lines:
-        try:
-            row = jsons.loads(line)
-        except ValueError:  # one that was refused
-            continue
-        time = max(time, (time_of(row) if isinstance(row, dict) else None) or "")
+        row = jsons.object_of(line)
+        if row is not None:  # else it was refused
+            time = max(time, time_of(row) or "")
     return time
 
 

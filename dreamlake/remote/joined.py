@@ -7,7 +7,6 @@ that was pulled or forked holds others' records as well, and its base says how m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from dreamlake.reader.session import SessionReader
 from dreamlake.remote.follow import Head, OtherHistory
 from dreamlake.remote.lake import Lake, Trouble
 from dreamlake.remote.others import Others
-from dreamlake.remote.series import Here, Place, Spot, Stream, There, Walk, record
+from dreamlake.remote.series import Here, Place, Spot, Stream, There, Walk
 from dreamlake.wire import jsons
 from dreamlake.wire.marks import Mark
-from dreamlake.wire.names import track_folder
+from dreamlake.wire.names import is_sha256, track_folder
 from dreamlake.wire.projection import Projection, time_of
 from dreamlake.wire.state import CHUNK_SIZE, FILES_LOG, PARAMETERS_LOG, TRACKS_LOG, data_log
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from dreamlake.session import Session
 
 Row = dict[str, Any]
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NOBODY = "0" * 32  # a directory that no agent has kept yet
 
 
@@ -154,7 +152,7 @@ class Joined:
             except FileNotFoundError:
                 pass  # pulled without its bytes
         name, sha256 = file.get("filename"), file.get("checksum")
-        if not isinstance(sha256, str) or not _SHA256.match(sha256):
+        if not is_sha256(sha256):
             raise FileNotFoundError(
                 f"the bytes of {name} are not here, and their SHA-256 is not known yet: try again later"
             )
@@ -314,7 +312,7 @@ def _take(found: Projection, log: str, origin: str, first: int, lines: Iterable[
     """The rows of one origin; those before index ``quiet`` are older than whatever another one says."""
     time = ""
     for index, line in enumerate(lines, first):
-        row = record(line)
+        row = jsons.object_of(line)
         if row is not None:
             time = max(time, time_of(row) or "") if index >= quiet else ""
             found.take(log, (time, origin, index), row)

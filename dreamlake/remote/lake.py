@@ -230,7 +230,7 @@ class Lake:
 
         def once() -> dict[str, Any]:
             data = self._once(self._client, method, f"{self.url}{path}", what, accept, body, size, headers)
-            found = _object(data)
+            found = jsons.object_of(data)
             if found is None:
                 raise self._stranger(what, "it answered something that is no JSON object")
             return found
@@ -301,7 +301,7 @@ class Lake:
     # ── what went wrong ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _trouble(self, answer: httpx.Response, data: bytes, what: str) -> Trouble:
-        status, said = answer.status_code, _object(data) or {}
+        status, said = answer.status_code, jsons.object_of(data) or {}
         message = said.get("message")
         why = message if isinstance(message, str) else f"it answered {status}"
         if status == 429 or status >= 500:
@@ -345,14 +345,6 @@ def _bounded(answer: httpx.Response, limit: int, is_late: Callable[[], bool] = l
             raise httpx.DecodingError(f"its answer is larger than {limit} bytes", request=answer.request)
         found.append(chunk)
     return b"".join(found)
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        found = jsons.loads(data)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _seconds(text: str | None) -> float:

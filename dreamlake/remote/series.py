@@ -7,6 +7,7 @@ index). One walk holds no more than a piece of each origin.
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,7 @@ class Place:
         return sum(spot.size for spot in self.spots.values())
 
 
-class Stream:
+class Stream(ABC):
     """A log of one origin; ``row`` is its next record, None at the end, and ``key`` where that stands in the order."""
 
     def __init__(self, origin: str, spot: Spot) -> None:
@@ -71,7 +72,7 @@ class Stream:
         """To the next record; False at the end. What is no record, or was refused, is passed over."""
         for line in self._lines:
             self.index += 1
-            self.row = record(line)
+            self.row = jsons.object_of(line)
             if self.row is not None:
                 self.time = max(self.time, time_of(self.row) or "")
                 return True
@@ -79,9 +80,9 @@ class Stream:
         self.row = None
         return False
 
+    @abstractmethod
     def spot(self) -> Spot:
         """Where ``row`` is."""
-        raise NotImplementedError
 
 
 class Here(Stream):
@@ -150,12 +151,3 @@ class Walk:
 
     def spots(self) -> dict[str, Spot]:
         return {stream.origin: stream.spot() for stream in self._streams}
-
-
-def record(line: bytes) -> Row | None:
-    """A line as a row; None for one that is none."""
-    try:
-        row = jsons.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None

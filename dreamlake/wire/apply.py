@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import jsons, ops
-from dreamlake.wire.names import file_place, track_folder
+from dreamlake.wire.names import file_place, is_sha256, track_folder
 from dreamlake.wire.ops import Impossible, Op
 from dreamlake.wire.remotes import remote_of
 from dreamlake.wire.state import (
@@ -37,7 +37,6 @@ from dreamlake.wire.times import time_text
 LINE_BYTES_MAX = 9 << 20
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass
@@ -420,7 +419,7 @@ def _hashed(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, file_id, checksum = op
     _agent_only(state, author)
     _known_file(state, file_id)
-    if not _SHA256.match(checksum):
+    if not is_sha256(checksum):
         raise Impossible("not a sha256")
     row = {"op": "hashed", "time": time_text(time), "id": file_id, "checksum": checksum}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")

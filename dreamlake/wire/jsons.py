@@ -151,6 +151,19 @@ def loads(data: bytes | str) -> Any:
     return found
 
 
+def object_of(data: bytes | str) -> dict[str, Any] | None:
+    """The object that somebody's JSON is, as :func:`loads` reads it; None for anything else.
+
+    >>> object_of(b'{"index":0}'), object_of(b"[]"), object_of(b'{"ind')
+    ({'index': 0}, None, None)
+    """
+    try:
+        found = loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _loads(raw: bytes) -> Any:
     if not _LONG_NUMBER.search(raw):
         try:

@@ -6,6 +6,7 @@ Whatever a name says, the path made from it stays below the folder it belongs to
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 COMPONENT_BYTES_MAX = 255  # NAME_MAX of every file system we met
 NAME_BYTES_MAX = 1024  # a whole track name or file path; leaves room below PATH_MAX (4096)
@@ -17,7 +18,13 @@ _OWN_FILE_NAMES = {".files_metadata.json", ".files_metadata.json.tmp"}
 
 # "%" is left alone except where it would be read back as one of our own escapes.
 _AMBIGUOUS_PERCENT = re.compile(r"%(?=(?:25)*2[fF])")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ESCAPED_PERCENT = re.compile(r"%25(?=(?:25)*2[fF])")
+
+
+def is_sha256(value: object) -> TypeGuard[str]:
+    """Whether something is a SHA-256, as files' records and blobs are named by it: 64 lowercase hex digits."""
+    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
 
 
 def _check(kind: str, value: object, text: str) -> None:

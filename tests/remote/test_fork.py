@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,11 @@ from dreamlake_agent.repair import repair
 from tests.conftest import Cli
 from tests.remote.lakes import lake_of
 from tests.remote.test_upload import in_directory, sent, settled, train
-from tests.server.serving import Serving, opened, said
+from tests.server.serving import Serving, said
+
+pytestmark = pytest.mark.no_agent
 
 LOSS = "tracks/train/loss/data.jsonl"
-
-
-@pytest.fixture
-def root(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    return tmp_path / "experiments"
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with opened() as found:
-        yield found
 
 
 def copy_of(folder: Path, to: str = "copy") -> Path:

@@ -26,19 +26,9 @@ from tests.remote.lakes import lake_of
 from tests.remote.test_upload import in_directory, on_server, sent, settled, train, with_files
 from tests.server.serving import Serving, opened
 
+pytestmark = pytest.mark.no_agent
+
 LOSS = "tracks/train/loss/data.jsonl"
-
-
-@pytest.fixture
-def root(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    return tmp_path / "experiments"
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with opened() as found:
-        yield found
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from tests.remote.lakes import lake_of
 from tests.remote.test_upload import settled, train, with_files
 from tests.server.serving import Serving, opened, said
 
+pytestmark = pytest.mark.no_agent
+
 URL = "https://lake.example.org"
 OTHER = "https://other.example.org"
 DEAD = "https://dead.example.org"
@@ -49,12 +51,6 @@ class Net:
             raise httpx.ConnectError("nobody answers")
 
         return Lake(url, None, sleep=lambda _seconds: None, transport=httpx.MockTransport(nobody))
-
-
-@pytest.fixture
-def root(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    return tmp_path / "experiments"
 
 
 @pytest.fixture

@@ -42,21 +42,11 @@ from tests.server_live.lake import Lake as LiveLake
 from tests.server_live.lake import lake as live_lake
 from tests.server_live.lake import new_token
 
+pytestmark = pytest.mark.no_agent
+
 WEIGHTS = bytes(range(256)) * 300
 NOW = "2026-02-03T00:00:00.000000Z"
 Fault = Callable[[httpx.Request, httpx.Response | None], object]
-
-
-@pytest.fixture
-def root(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    return tmp_path / "experiments"
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with opened() as found:
-        yield found
 
 
 @pytest.fixture
@@ -629,16 +619,20 @@ def test_what_comes_meanwhile_comes_with_the_next_pull(serving: Serving, there: 
     assert_sound(there)
 
 
+def purge(serving: Serving, session: str) -> None:
+    meta, run = serving.server.meta, serving.run
+    run(meta.mark_deleted("alice", session, NOW))
+    run(meta.begin_purge("alice", session))
+    run(meta.purge_session("alice", session))
+
+
 def test_a_server_that_was_restored_from_a_backup_between_two_runs(serving: Serving, there: Path) -> None:
     directory = Directory(serving.alice, logs={LOSS: points(50)})
     session = directory.pushed()
     with pytest.raises(Unreachable):
         pulled(serving, there, away_for("/v1/records"))
-    meta, run = serving.server.meta, serving.run
-    run(meta.mark_deleted("alice", session, NOW))
-    run(meta.begin_purge("alice", session))
-    run(meta.purge_session("alice", session))
-    run(meta.make_session("alice", "project", "run", session, NOW))
+    purge(serving, session)
+    serving.run(serving.server.meta.make_session("alice", "project", "run", session, NOW))
     Directory(serving.alice, logs={LOSS: points(30, "b")}).pushed()
     assert pulled(serving, there).records == 30
     assert (there / LOSS).read_bytes() == joined(points(30, "b"))
@@ -649,10 +643,7 @@ def test_a_session_that_was_made_anew_between_two_runs(serving: Serving, there: 
     session = Directory(serving.alice, logs={LOSS: points(50)}).pushed()
     with pytest.raises(Unreachable):
         pulled(serving, there, away_for("/v1/records"))
-    meta, run = serving.server.meta, serving.run
-    run(meta.mark_deleted("alice", session, NOW))
-    run(meta.begin_purge("alice", session))
-    run(meta.purge_session("alice", session))
+    purge(serving, session)
     Directory(serving.alice, logs={LOSS: points(60)}).pushed()
     assert pulled(serving, there).records == 60
 

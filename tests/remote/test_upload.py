@@ -25,20 +25,10 @@ from tests.conftest import fresh_home
 from tests.remote.lakes import lake_of, lossy
 from tests.server.serving import HERE, Serving, opened, said
 
+pytestmark = pytest.mark.no_agent
+
 SEEDS = 60
 WEIGHTS = bytes(range(256)) * 300
-
-
-@pytest.fixture
-def root(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DREAMLAKE_AGENT", "never")
-    return tmp_path / "experiments"
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with opened() as found:
-        yield found
 
 
 def train(root: Path, points: int = 300, say: str = "a") -> Path:

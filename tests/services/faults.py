@@ -24,6 +24,7 @@ from collections.abc import Coroutine, Iterator
 from random import Random
 
 from tests.services import ports
+from tests.services.gateway import end_the_others
 
 CLEAR, RESET, CUT, STALL, SLOW, REFUSE = "clear", "reset", "cut", "stall", "slow", "refuse"
 FAULTS = (RESET, CUT, STALL, SLOW, REFUSE)
@@ -100,11 +101,7 @@ class Faults:
 
     async def _end(self) -> None:
         self._close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await asyncio.sleep(0)  # the transports that were aborted close their sockets
+        await end_the_others()
 
     def _accept(self, listening: socket.socket) -> None:
         try:

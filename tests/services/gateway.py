@@ -24,6 +24,15 @@ _CALL_SECONDS = 20
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+async def end_the_others() -> None:
+    """Every other task of this loop."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.sleep(0)  # the transports that were aborted close their sockets
+
+
 @contextlib.contextmanager
 def listening(meet: Connection, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """A port whose connections ``meet`` deals with, in a thread of its own until the end."""
@@ -42,11 +51,7 @@ def listening(meet: Connection, context: ssl.SSLContext | None = None) -> Iterat
 
     async def end(server: asyncio.Server) -> None:
         server.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await asyncio.sleep(0)  # the transports that were aborted close their sockets
+        await end_the_others()
 
     def call(work: Awaitable[asyncio.Server | None]) -> asyncio.Server | None:
         async def done() -> asyncio.Server | None:

@@ -21,6 +21,7 @@ from dreamlake_agent.core import events as on
 from dreamlake_agent.core.uploads import LANES
 from dreamlake_agent.remote.jobs import Jobs
 from dreamlake_agent.remote.source import Bytes, NotSendable, Source
+from dreamlake_agent.uploader import event_of
 from tests.sim.disk import Faults
 from tests.sim.network import NetworkFaults
 from tests.sim.parties import AgentProcess
@@ -30,6 +31,7 @@ from tests.sim.promises import Call, Violation
 from tests.sim.server import URL, Wire
 from tests.sim.trainings import Client, Training
 from tests.sim.uploads import _NESTED_UPLOADS, CALM, Sender, Sending, UploadWorld, differ, is_log
+from tests.sim.world import to_its_end
 
 _LARGE_BYTES = 100
 _MEANWHILE_MAX = 800  # moments of a world in which others may have turns while a request is on its way
@@ -64,9 +66,7 @@ class Uploading(Jobs):
     """The shipped jobs, in one process of an uploader."""
 
     def __init__(self, world: RemoteWorld, process: Sender, heard: list[on.Event]) -> None:
-        super().__init__(
-            lambda said: heard.append(on.UploadMeasured(said["job"], tuple(said["behind"]))), world.credentials
-        )
+        super().__init__(lambda said: heard.append(event_of(said)), world.credentials)
         self.world, self.process = world, process
         self.restored = world.lakes.restored
         self._sendings: list[Sending] = []  # each in the middle of the one before it
@@ -159,19 +159,7 @@ class SimUploader:
         process.disk.alive()
         del self.jobs[effect.number]
         self.world.note(f"{process.name} has done {effect}: {said}")
-        self._heard.append(
-            on.Uploaded(
-                effect.number,
-                said["ended"],
-                said.get("text", ""),
-                tuple(said.get("problems", ())),
-                float(said.get("retry_after", 0.0)),
-                said.get("token"),
-                bool(said.get("answered")),
-                self.world.chance.random(),
-                bool(said.get("restored")),
-            )
-        )
+        self._heard.append(event_of({**said, "job": effect.number, "chance": self.world.chance.random()}))
 
     def kill(self) -> None:
         if self._process is not None:
@@ -381,11 +369,5 @@ def profile_of(seed: int) -> Profile:
 
 
 def run(seed: int, profile: Profile | None = None) -> RemoteWorld:
-    """The world of a seed, from its beginning to its end; a broken promise is a :class:`Violation`."""
-    world = RemoteWorld(seed, profile)
-    try:
-        world.run()
-    except Exception as error:
-        error.args = (f"seed {seed} ({world.profile.name}): {error}",)
-        raise
-    return world
+    """The world of a seed, as :func:`~tests.sim.world.to_its_end` lets it run."""
+    return to_its_end(RemoteWorld(seed, profile))

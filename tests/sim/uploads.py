@@ -29,7 +29,7 @@ from tests.sim.places import Place, place_of
 from tests.sim.profiles import UPLOADS, Profile, changed
 from tests.sim.promises import Violation
 from tests.sim.server import URL, Flight, Lakes, Letter, Weather, Wire, by_hand
-from tests.sim.world import NESTED, World
+from tests.sim.world import NESTED, World, to_its_end
 
 _NESTED_UPLOADS = 2  # one in the middle of another
 _BESIDE = ("agent_sends", "dreamlake_sync", "late")
@@ -338,11 +338,5 @@ def small_batches(chance: Random) -> Iterator[None]:
 
 
 def run(seed: int, profile: Profile | None = None) -> UploadWorld:
-    """The world of a seed, from its beginning to its end; a broken promise is a :class:`Violation`."""
-    world = UploadWorld(seed, profile)
-    try:
-        world.run()
-    except Exception as error:
-        error.args = (f"seed {seed} ({world.profile.name}): {error}",)
-        raise
-    return world
+    """The world of a seed, as :func:`~tests.sim.world.to_its_end` lets it run."""
+    return to_its_end(UploadWorld(seed, profile))

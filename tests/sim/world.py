@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from dreamlake.conversation import FlushRequest
 from dreamlake.world import processes
@@ -515,12 +515,19 @@ def _hushed() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def run(seed: int, profile: Profile | None = None) -> World:
-    """The world of a seed, from its beginning to its end; a broken promise is a :class:`Violation`."""
-    world = World(seed, profile)
+AnyWorld = TypeVar("AnyWorld", bound=World)
+
+
+def to_its_end(world: AnyWorld) -> AnyWorld:
+    """Let a world run from its beginning to its end; a broken promise is a :class:`Violation`, which names its seed."""
     try:
         world.run()
     except Exception as error:
-        error.args = (f"seed {seed} ({world.profile.name}): {error}",)
+        error.args = (f"seed {world.seed} ({world.profile.name}): {error}",)
         raise
     return world
+
+
+def run(seed: int, profile: Profile | None = None) -> World:
+    """The world of a seed, as :func:`to_its_end` lets it run."""
+    return to_its_end(World(seed, profile))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.errors import DreamlakeError
-from dreamlake.remote.credentials import Credentials, CredentialsUnusable
+from dreamlake.remote.credentials import Credentials, CredentialsUnusable, Login
 from dreamlake.remote.lake import Lake, NotLetIn, Refused, Unreachable
 from dreamlake.remote.reach import Reach
 from dreamlake.wire.marks import Mark
@@ -64,7 +64,8 @@ class Jobs:
     def work(self, job: Answer) -> Answer:
         """Do a job; how it ended."""
         try:
-            token = self._token(job)
+            login = self._credentials.find(job["url"], job["user"])
+            token = self._token(job, login)
         except CredentialsUnusable as error:
             return {"ended": "busy", "text": str(error)}
         print_of = _print_of(token)
@@ -77,10 +78,13 @@ class Jobs:
         except (NotSendable, OSError) as error:
             return {"ended": "busy", "text": str(error)}
         try:
-            kept = self._keep(job, token)
+            kept = self._keep(job, token, login.reach if login else None)
             before = kept.lake.answers
             how = self._tried(job, source, kept)
-            (self._not_let_in.add if how["ended"] == "not let in" else self._not_let_in.discard)(print_of)
+            if how["ended"] == "not let in":
+                self._not_let_in.add(print_of)
+            else:
+                self._not_let_in.discard(print_of)
             return {**how, "token": print_of, "answered": kept.lake.answers > before}
         except NotLetIn as error:  # no server has to be asked
             return {"ended": "not let in", "text": str(error), "token": print_of}
@@ -107,25 +111,18 @@ class Jobs:
     def _lake(self, url: str, user: str | None, token: str | None) -> Lake:
         return Lake.open(url, user, token, tries=1, credentials=self._credentials)
 
-    def _token(self, job: Answer) -> str | None:
+    def _token(self, job: Answer, login: Login | None) -> str | None:
         """The key that the script gave, else that of a login; None where only the user's word is left. One that was not
         let in gives way to the other."""
         key = self._credentials.key_of(job["path"], job["url"], job["user"])
-        login = self._credentials.find(job["url"], job["user"])
         found = [each for each in (key, login.token if login else None) if each is not None]
         others = [each for each in found if _print_of(each) != job["unless"]]
         return min(others or found, key=lambda each: _print_of(each) in self._not_let_in, default=None)
 
-    def _keep(self, job: Answer, token: str | None) -> _Kept:
+    def _keep(self, job: Answer, token: str | None, reach: Reach | None) -> _Kept:
         place = (job["path"], job["url"], job["user"])
+        server = (job["url"], job["user"], token, reach)  # anew when the way there has changed
         with self._lock:
-            login = self._credentials.find(job["url"], job["user"])
-            server = (
-                job["url"],
-                job["user"],
-                token,
-                login.reach if login else None,
-            )  # anew when the way there has changed
             lake = self._lakes.get(server)
             if lake is None:
                 lake = self._lakes[server] = self._lake(job["url"], job["user"], token)

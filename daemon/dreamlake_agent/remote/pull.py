@@ -22,7 +22,7 @@ from dreamlake.remote.follow import Follow, Head, OtherHistory, Piece
 from dreamlake.remote.lake import Lake, Refused
 from dreamlake.wire import jsons
 from dreamlake.wire.marks import Mark
-from dreamlake.wire.names import file_place, track_folder
+from dreamlake.wire.names import file_place, is_sha256, track_folder
 from dreamlake.wire.projection import time_of
 from dreamlake.wire.state import (
     FILES_VIEW,
@@ -267,7 +267,7 @@ class Pull:
             sha256, size = record.get("checksum"), record.get("sizeBytes")
             if record.get("deletedAt") is not None:
                 continue
-            if not isinstance(sha256, str) or not _is_sha256(sha256) or not isinstance(size, int) or size < 0:
+            if not is_sha256(sha256) or not isinstance(size, int) or size < 0:
                 self._problem(record, "its SHA-256 is not known there: who uploaded it has not computed it yet")
                 continue
             found.setdefault(sha256, (size, []))[1].append(record)
@@ -380,7 +380,3 @@ def _is_log(log: str) -> bool:
         return data_log(track_folder(track)) == log
     except ValueError:
         return False
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")

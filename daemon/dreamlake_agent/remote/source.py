@@ -6,7 +6,6 @@ knows the mark at the end of every log, so a directory that is wholly sent is kn
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from zlib import crc32
@@ -18,12 +17,11 @@ from dreamlake.reader.superseded import Superseded, bytes_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.codec import Damaged
 from dreamlake.wire.marks import Mark
-from dreamlake.wire.names import file_place
+from dreamlake.wire.names import file_place, is_sha256
 from dreamlake.wire.state import FILES_LOG, HISTORIES, SESSION_LOG, State, fold_read
 from dreamlake.world.disk import READ, Disk
 
 _CHUNK_BYTES = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class NotSendable(DreamlakeError):
@@ -93,7 +91,7 @@ class Source:
         """As the session's own history says: a directory may have been moved."""
         state = State(self.origin)
         for line in self.lines(SESSION_LOG):
-            row = _row(line)
+            row = jsons.object_of(line)
             if row is not None and fold_read(state, SESSION_LOG, row) and state.session:
                 break
         session = state.session or {}
@@ -179,7 +177,7 @@ class Source:
         """Where the session was opened to go: URL → user."""
         state = State(self.origin)
         for line in self.lines(SESSION_LOG):
-            row = _row(line)
+            row = jsons.object_of(line)
             if row is not None:
                 fold_read(state, SESSION_LOG, row)
         return state.remotes
@@ -196,7 +194,7 @@ class Source:
         state = State(self.origin)
         versions: dict[str, tuple[dict[str, object], Version]] = {}
         for line in self.lines(FILES_LOG):
-            row = _row(line)
+            row = jsons.object_of(line)
             if row is None or not fold_read(state, FILES_LOG, row):
                 continue
             if isinstance(record := row.get("record"), dict):
@@ -209,7 +207,7 @@ class Source:
         for file_id, (record, version) in versions.items():
             sha256, size = record.get("checksum"), record.get("sizeBytes")
             last = state.files.get(file_id)
-            if not isinstance(sha256, str) or not _SHA256.match(sha256) or not isinstance(size, int):
+            if not is_sha256(sha256) or not isinstance(size, int):
                 continue
             if last is not None and last.get("deletedAt") is not None:
                 continue
@@ -268,11 +266,3 @@ class Source:
 def in_order(logs: set[str]) -> list[str]:
     """Histories first: who reads meanwhile knows what a point belongs to."""
     return [log for log in HISTORIES if log in logs] + sorted(logs - set(HISTORIES))
-
-
-def _row(line: bytes) -> dict[str, object] | None:
-    try:
-        row = jsons.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None

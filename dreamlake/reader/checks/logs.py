@@ -61,11 +61,8 @@ def _scan(look: Look, log: str, end: int | None) -> _Scan:
     for offset, line in Lines(look.disk, look.at, log, end).raw():
         look.advance(len(line) + 1)
         found.lines += 1
-        try:
-            row = jsons.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+        row = jsons.object_of(line)
+        if row is None:
             found.bad += 1
             if found.first_bad is None:
                 what = "is no JSON object" if line.strip(_BLANK) else "is zero bytes" if b"\0" in line else "is empty"
