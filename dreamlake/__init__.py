@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dreamlake.errors import AgentUnavailable, DreamlakeError, JournalLost, RemoteUnavailable, SessionDamaged
     from dreamlake.session import OperationMode, Session
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "AgentUnavailable",
     "DreamlakeError",
