@@ -165,6 +165,25 @@ class Session:
             return None
 
     @property
+    def rank(self) -> int:
+        """Which of the training's processes this is, as its launcher says; 0 where there is one only."""
+        return rank_and_size()[0] or 0
+
+    @property
+    def world_size(self) -> int:
+        """How many processes the training has, as its launcher says; 1 where it says nothing."""
+        return rank_and_size()[1] or 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, or the only process.
+
+        >>> Session("a", "b").is_main
+        True
+        """
+        return self.rank == 0
+
+    @property
     def data(self) -> dict[str, Any] | None:
         """What session.json says; None when there is no such session yet."""
         try:

@@ -154,12 +154,14 @@ class Track:
         first, end = writer.points(self._name, batches)
         return Receipt(writer, self._name, first, end, len(points))
 
-    def read(self, start_index: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """Points from ``start_index`` on, at most ``limit``, your own among them. An unknown track is empty.
+    def read(self, start_index: int = 0, limit: int = 1000, rank: int | None = None) -> dict[str, Any]:
+        """Points from ``start_index`` on, at most ``limit``, your own among them; with ``rank``, that rank's alone. An
+        unknown track is empty.
 
         Returns ``{"data": [{"index", "data", "createdAt"}], "startIndex", "endIndex", "total", "hasMore"}``; ``total``
-        is the number returned. With a remote, what other directories of the session have sent is among them: then each
-        row has its ``origin``, ``index`` is its place there, and ``start_index`` counts from the beginning of all.
+        is the number returned. Where the training has several ranks, each row says its ``rank``. With a remote, what
+        other directories of the session have sent is among them: then each row has its ``origin``, ``index`` is its
+        place there, and ``start_index`` counts from the beginning of all (with ``rank``, of all that are of that rank).
         Raises :class:`~dreamlake.errors.RemoteUnavailable` when the answer is empty and the server, which may have
         points, cannot be asked.
         """
@@ -167,7 +169,7 @@ class Track:
         more = False
         if not self._session._disabled:
             with self._session._reader() as reader:
-                rows, more = (self._session._joined(reader) or reader).points(self._name, start_index, limit)
+                rows, more = (self._session._joined(reader) or reader).points(self._name, start_index, limit, rank)
         return {
             "data": [{**row, "index": str(row["index"])} for row in rows],
             "startIndex": str(rows[0]["index"] if rows else start_index),
@@ -176,12 +178,13 @@ class Track:
             "hasMore": more,
         }
 
-    def stats(self) -> dict[str, Any]:
-        """The track's metadata and counts. :class:`FileNotFoundError` when nothing was ever appended to it."""
+    def stats(self, rank: int | None = None) -> dict[str, Any]:
+        """The track's metadata and counts; with ``rank``, the counts and times of that rank's points (the whole series
+        is read for them). :class:`FileNotFoundError` when nothing was ever appended to it."""
         if self._session._disabled:
             raise FileNotFoundError(f"no track {self._name!r}: DREAMLAKE_MODE=disabled keeps nothing")
         with self._session._reader() as reader:
-            return (self._session._joined(reader) or reader).stats(self._name)
+            return (self._session._joined(reader) or reader).stats(self._name, rank)
 
     def list_all(self) -> list[dict[str, Any]]:
         """A summary of every track of the session."""

@@ -108,7 +108,17 @@ def show(target: str, as_json: bool) -> None:
         return
     session = found["session"]
     click.echo(f"{found['workspace']}/{found['name']}  {_state(found['state'])}")
-    for key in ("description", "tags", "folder", "metadata", "created_at", "started_at", "ended_at", "error"):
+    for key in (
+        "description",
+        "tags",
+        "folder",
+        "metadata",
+        "created_at",
+        "started_at",
+        "ended_at",
+        "error",
+        "killed_ranks",
+    ):
         if session.get(key) is not None:
             value = session[key]
             click.echo(f"  {key:<12} {value if isinstance(value, str) else _value(value)}")

@@ -20,11 +20,21 @@ _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
 _SEARCH_ABOVE_BYTES = 256 << 10
 _NUMBERED = re.compile(rb'^\{"(?:index|sequenceNumber)":\d+,')
+_RANK_AT_END = re.compile(rb',"rank":-?\d+\}\Z')
+_RANK_OF_CLIENT = re.compile(rb'\A(\{(?:"op":"[a-z]+",)?"time":"[^"]*","client":"[0-9a-f]{32}"),"rank":-?\d+')
+_RANK_OF_FILE = re.compile(rb'("deletedAt":null),"rank":-?\d+(?=\},"incoming":"[^"]*"\}\Z)')
 
 
 def unnumbered(line: bytes) -> bytes:
-    """A row without the number it was given: the same call may get another one the second time."""
-    return _NUMBERED.sub(b"", line)
+    """A row without the number it was given, for the same call may get another one the second time; and without the
+    rank that wrote it, which agents before 0.4 did not say.
+
+    >>> unnumbered(b'{"index":7,"data":{"rank":3},"createdAt":"2026-01-01T00:00:00.000000Z","rank":1}')
+    b'"data":{"rank":3},"createdAt":"2026-01-01T00:00:00.000000Z"}'
+    """
+    if line.startswith((b'{"op":', b'{"time":')):
+        return _RANK_OF_FILE.sub(rb"\1", _RANK_OF_CLIENT.sub(rb"\1", line, count=1), count=1)
+    return _RANK_AT_END.sub(b"}", _NUMBERED.sub(b"", line))
 
 
 @dataclass
@@ -75,15 +85,23 @@ class Lines:
 
     def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Every row from byte ``start``, then the extra ones."""
+        for line in self._texts(start):
+            row = self._row(line)
+            if row is not None:
+                yield row
+
+    def of_rank(self, rank: int, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The rows of ``rows`` that this rank wrote."""
+        said = b'"rank":%d' % rank
+        for line in self._texts(start):
+            if said in line and (row := self._row(line)) is not None and row.get("rank") == rank:
+                yield row
+
+    def _texts(self, start: int) -> Iterator[bytes]:
         # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.
         for _offset, line in self.raw(start, unended=self.size is None):
-            row = self._row(line)
-            if row is not None:
-                yield row
-        for line in self.extra:
-            row = self._row(line)
-            if row is not None:
-                yield row
+            yield line
+        yield from self.extra
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
         if not line.strip(b" \t\r\n\0"):
@@ -93,12 +111,14 @@ class Lines:
             self.skipped += 1
         return row
 
-    def page(self, key: str, first: int, limit: int) -> list[dict[str, Any]]:
-        """Up to ``limit`` rows whose ``key`` (``index`` or ``sequenceNumber``) is at least ``first``, in file order."""
+    def page(self, key: str, first: int, limit: int, rank: int | None = None) -> list[dict[str, Any]]:
+        """Up to ``limit`` rows whose ``key`` (``index`` or ``sequenceNumber``) is at least ``first``, in file order; of
+        one rank, when given."""
         found: list[dict[str, Any]] = []
         if limit <= 0:
             return found
-        for row in self.rows(self._search(key, first) if first > 0 else 0):
+        start = self._search(key, first) if first > 0 else 0
+        for row in self.rows(start) if rank is None else self.of_rank(rank, start):
             number = row.get(key)
             if isinstance(number, int) and number >= first:
                 found.append(row)

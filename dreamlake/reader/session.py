@@ -8,7 +8,7 @@ the same that the next agent will write.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dreamlake.reader.base import Base, read_base
@@ -170,12 +170,15 @@ class SessionReader:
             found = {"trackId": None, "name": name, "totalDataPoints": total, "nextIndex": total}
         return found
 
-    def stats(self, name: str) -> dict[str, Any]:
-        """A track's metadata and counts, in the spelling of 0.2.x."""
+    def stats(self, name: str, rank: int | None = None) -> dict[str, Any]:
+        """A track's metadata and counts, in the spelling of 0.2.x; with ``rank``, those of that rank's points."""
         found = self.track(name)
         lines = self.lines(data_log(name))
-        first, last = lines.first(), lines.last()
         total = _number(found.get("totalDataPoints"), 0)
+        if rank is None:
+            first, last = lines.first(), lines.last()
+        else:
+            first, last, total = _ends(lines.of_rank(rank))
         return {
             "trackId": found.get("trackId"),
             "name": name,
@@ -193,9 +196,12 @@ class SessionReader:
             "updatedAt": found.get("updatedAt"),
         }
 
-    def points(self, name: str, start: int = 0, limit: int = 1000) -> tuple[list[dict[str, Any]], bool]:
-        """Up to ``limit`` rows of a track from index ``start`` on, and whether there are more."""
-        rows = self.lines(data_log(name)).page("index", start, limit + 1)
+    def points(
+        self, name: str, start: int = 0, limit: int = 1000, rank: int | None = None
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Up to ``limit`` rows of a track from index ``start`` on (of that ``rank`` alone), and whether there are
+        more."""
+        rows = self.lines(data_log(name)).page("index", start, limit + 1, rank)
         return [_restored(row) for row in rows[:limit]], len(rows) > limit
 
     def last_point(self, name: str) -> dict[str, Any] | None:
@@ -245,6 +251,16 @@ class SessionReader:
                 offset += len(chunk)
         finally:
             self._disk.close(fd)
+
+
+def _ends(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
+    """The first row, the last one (a list, as ``Lines.last`` has it), and how many there are."""
+    first = last = None
+    count = 0
+    for last in rows:
+        first = first or last
+        count += 1
+    return first, [last] if last is not None else [], count
 
 
 def _number(value: Any, otherwise: int) -> int:

@@ -7,9 +7,9 @@ that was pulled or forked holds others' records as well, and its base says how m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dreamlake import config
 from dreamlake.errors import RemoteUnavailable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _NOBODY = "0" * 32  # a directory that no agent has kept yet
+_Answer = TypeVar("_Answer")
 
 
 def joined(session: Session, reader: SessionReader) -> Joined:
@@ -189,8 +190,40 @@ class Joined:
             self._tracks = (self._said(TRACKS_LOG),)
         return self._tracks[0]
 
-    def stats(self, name: str) -> Row:
-        """A track's metadata and counts over all origins; :class:`FileNotFoundError` when there is no such track."""
+    def stats(self, name: str, rank: int | None = None) -> Row:
+        """A track's metadata and counts over all origins; :class:`FileNotFoundError` when there is no such track. With
+        ``rank``, the counts and times of that rank's points."""
+        found = self._stats(name)
+        return found if rank is None else {**found, **self._counted(name, rank)}
+
+    def _counted(self, name: str, rank: int) -> Row:
+        """What of a track's stats is of one rank."""
+        log = data_log(name)
+        ends = self._ends(log)
+        if ends:
+            with self._others.lock:
+                counts = self._asked(lambda _: self._count(log, ends, rank))
+            if counts is not None:
+                return counts
+        try:
+            mine = self._reader.stats(name, rank)
+        except FileNotFoundError:
+            return {"totalDataPoints": "0", "bufferedDataPoints": "0", "firstDataAt": None, "lastDataAt": None}
+        return {key: mine[key] for key in ("totalDataPoints", "bufferedDataPoints", "firstDataAt", "lastDataAt")}
+
+    def _count(self, log: str, ends: dict[str, End], rank: int) -> Row:
+        walk = self._walk_to(log, 0, self._reader.lines(log), ends, use_places=False)
+        total, first, last = 0, None, None
+        while walk.next is not None:
+            row = walk.take()
+            if row.get("rank") == rank:
+                total += 1
+                last = row.get("createdAt")
+                first = first or last
+        counts = {"totalDataPoints": str(total), "bufferedDataPoints": str(total)}
+        return {**counts, "firstDataAt": first, "lastDataAt": last}
+
+    def _stats(self, name: str) -> Row:
         said = self._said_of_tracks()
         track = said.tracks.get(name) if said else None
         ends = self._ends(data_log(name))
@@ -222,28 +255,28 @@ class Joined:
             "updatedAt": max(updated, default=None),
         }
 
-    def points(self, name: str, start: int = 0, limit: int = 1000) -> tuple[list[Row], bool]:
-        """Up to ``limit`` rows of a track, and whether there are more. With several origins ``start`` counts from the
-        beginning of the joined series, ``index`` is the place within the row's ``origin``."""
+    def points(self, name: str, start: int = 0, limit: int = 1000, rank: int | None = None) -> tuple[list[Row], bool]:
+        """Up to ``limit`` rows of a track (of that ``rank`` alone), and whether there are more. With several origins
+        ``start`` counts from the beginning of the joined series, ``index`` is the place within the row's ``origin``."""
         log = data_log(name)
         ends = self._ends(log)
         if ends and limit > 0:
             with self._others.lock:
-                found = self._page(log, ends, max(0, start), limit)
+                found = self._asked(lambda again: self._walked(log, ends, max(0, start), limit, rank, again))
                 if found is not None:
                     return found
-        rows, more = self._reader.points(name, start, limit)
+        rows, more = self._reader.points(name, start, limit, rank)
         if not rows and limit > 0:
             self._be_sure(f"the points of {name!r} from {start} on")
         return rows, more
 
-    def _page(self, log: str, ends: dict[str, End], start: int, limit: int) -> tuple[list[Row], bool] | None:
-        """None when the server is away."""
+    def _asked(self, ask: Callable[[bool], _Answer]) -> _Answer | None:
+        """What the server says to ``ask(whether to believe what is remembered)``; None when it is away."""
         for again in (True, False):
             if self._others.away is not None:
                 return None
             try:
-                return self._walked(log, ends, start, limit, use_places=again)
+                return ask(again)
             except OtherHistory as trouble:  # the server was restored from a backup: what is remembered is of no use
                 if not again:
                     self._others.failed(trouble)
@@ -252,24 +285,35 @@ class Joined:
         return None
 
     def _walked(
-        self, log: str, ends: dict[str, End], start: int, limit: int, *, use_places: bool
+        self, log: str, ends: dict[str, End], start: int, limit: int, rank: int | None, use_places: bool
     ) -> tuple[list[Row], bool]:
         lines = self._reader.lines(log)
+        before = 0  # how many of that rank are before the page
         if len(ends) == 1 and lines.first() is None:
             # One origin is not joined with anything: its numbers are those of the page.
             [(origin, end)] = ends.items()
             walk = Walk([self._there(origin, log, Spot(end.first + start))])
-        else:
+        elif rank is None:
             walk = self._walk_to(log, start, lines, ends, use_places)
+        else:
+            walk, before = self._walk_to(log, 0, lines, ends, use_places), start
         rows: list[Row] = []
         last = None
-        while len(rows) < limit and walk.next is not None:
+        # Of one rank it takes the next one to know that there is more.
+        while len(rows) < limit + (rank is not None) and walk.next is not None:
             last, row = walk.next, walk.take()
+            if rank is not None and row.get("rank") != rank:
+                continue
+            if before:
+                before -= 1
+                continue
             if walk.is_joined:
                 row["origin"] = last[1]
             if isinstance(row.get("data"), dict):
                 jsons.restore(row["data"], row.get("nonfinite"))
             rows.append(row)
+        if rank is not None:
+            return rows[:limit], len(rows) > limit
         if last is not None and walk.is_joined:
             place = Place(last, walk.spots())
             self._others.places.put((log, start + len(rows)), place, place.size)

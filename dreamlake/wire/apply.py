@@ -27,6 +27,7 @@ from dreamlake.wire.state import (
     State,
     Track,
     fold,
+    holds,
     parents,
     track_id,
     track_view,
@@ -83,17 +84,19 @@ def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: s
             out.refused[here] = f"operation of the wrong shape ({type(error).__name__}: {error})"
         else:
             if op[0] == ops.POINT:
-                position = _more_points(state, run, position, skipped, out)
+                position = _more_points(state, author, run, position, skipped, out)
 
 
-def _more_points(state: State, run: list[Any], position: int, skipped: Collection[int], out: Applied) -> int:
+def _more_points(
+    state: State, author: str, run: list[Any], position: int, skipped: Collection[int], out: Applied
+) -> int:
     """Apply the points that follow an accepted one; returns where the first operation stands that it left alone.
 
     The same as ``_point`` for each, at less than half its cost: what lets a client's point in cannot change while only
     its points come. Whatever is new, odd or wrong is left to ``_point``, which judges it.
     """
     known: dict[str, list[Any]] = {}  # track → its tail, its lines, its spans, the time of its last point
-    second, stamp = None, b""
+    second, stamp, rank = None, b"", _rank_in_line(state, author)
     while position < len(run):
         op = run[position]
         if type(op) is not tuple or len(op) != 5 or op[0] != ops.POINT or position in skipped:
@@ -119,7 +122,7 @@ def _more_points(state: State, run: list[Any], position: int, skipped: Collectio
             break
         tail, lines, spans, _ = found
         index = tail.next
-        lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"}\n' % (index, data, stamp, rest // 1000))
+        lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"%b}\n' % (index, data, stamp, rest // 1000, rank))
         tail.next = index + 1
         tail.rows += 1
         last = spans[-1]
@@ -175,6 +178,18 @@ def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
     fold(state, log, row)
     out.add(log, line)
     out.stale.add(view)
+
+
+def _rank(state: State, author: str) -> Row:
+    """What a row says of the rank whose process wrote it; nothing where there are no ranks."""
+    rank = state.clients[author].rank
+    return {} if rank is None else {"rank": rank}
+
+
+def _rank_in_line(state: State, author: str) -> bytes:
+    """The same, at the end of a line."""
+    rank = state.clients[author].rank
+    return b"" if rank is None else b',"rank":%d' % rank
 
 
 def _nonfinite(listed: Any) -> bytes:
@@ -264,13 +279,14 @@ def _log(state: State, author: str, op: Op, out: Applied) -> None:
         text = jsons.dumps(message)
     except TypeError:
         raise Impossible("message is not valid Unicode") from None
-    line = b'{"sequenceNumber":%d,"timestamp":"%b","level":"%b","message":%b%b%b}\n' % (
+    line = b'{"sequenceNumber":%d,"timestamp":"%b","level":"%b","message":%b%b%b%b}\n' % (
         tail.next,
         when.encode(),
         level.encode(),
         text,
         b"" if metadata is None else b',"metadata":' + metadata,
         _nonfinite(nonfinite),
+        _rank_in_line(state, author),
     )
     if len(line) > LINE_BYTES_MAX:
         raise Impossible(f"a log line of {len(line)} bytes, over the limit of {LINE_BYTES_MAX}")
@@ -284,7 +300,10 @@ def _parameters(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, data, nonfinite = op
     _open_for_change(state, author)
     _nonfinite(nonfinite)
-    row: Row = {"op": "set", "time": time_text(time), "client": author, "set": _fields(data, "parameters")}
+    given, rank = _fields(data, "parameters"), _rank(state, author)
+    if rank and holds(state, given, nonfinite or ()):
+        return  # every rank sets the same: written once
+    row: Row = {"op": "set", "time": time_text(time), "client": author, **rank, "set": given}
     if nonfinite:
         row["nonfinite"] = list(nonfinite)
     _history(state, out, PARAMETERS_LOG, row, "parameters.json")
@@ -301,7 +320,10 @@ def _describe(state: State, out: Applied, author: str, name: str, time: int, giv
         track_folder(name)
     except ValueError as reason:
         raise Impossible(str(reason)) from None
-    row: Row = {"time": time_text(time), "client": author, "track": name}
+    rank = _rank(state, author)
+    if rank and name in state.tracks and state.tracks[name].says(given):
+        return state.tracks[name]
+    row: Row = {"time": time_text(time), "client": author, **rank, "track": name}
     if name not in state.tracks:
         row["trackId"] = track_id(state.origin, name)
     if given:
@@ -345,6 +367,7 @@ def _points_of(
         if not jsons.is_object(each):
             raise Impossible("a point is not one JSON object")
     extra = [_nonfinite(each) for each in nonfinite] if nonfinite else None
+    rank = _rank_in_line(state, author)
     # What stands around them in the line is some 90 bytes.
     if max(map(len, data)) + (max(map(len, extra)) if extra else 0) > LINE_BYTES_MAX - 256:
         raise Impossible(f"a point that makes a line over the limit of {LINE_BYTES_MAX} bytes")
@@ -359,7 +382,8 @@ def _points_of(
         out.stale.add(track_view(name))
     for at, each in enumerate(data):
         log.append(
-            b'{"index":%d,"data":%b,"createdAt":"%b"%b}\n' % (index + at, each, stamp, extra[at] if extra else b"")
+            b'{"index":%d,"data":%b,"createdAt":"%b"%b%b}\n'
+            % (index + at, each, stamp, extra[at] if extra else b"", rank)
         )
     number = len(data)
     tail.next = index + number
@@ -386,8 +410,9 @@ def _file(state: State, author: str, op: Op, out: Applied) -> None:
         if folder in state.places:
             raise Impossible(f"files/{folder} is a file already")
     when = time_text(time)
-    record.update(sessionId=state.origin, uploadedAt=when, updatedAt=when, deletedAt=None)
-    row = {"op": "upload", "time": when, "client": author, "record": record, "incoming": incoming}
+    rank = _rank(state, author)
+    record.update(sessionId=state.origin, uploadedAt=when, updatedAt=when, deletedAt=None, **rank)
+    row = {"op": "upload", "time": when, "client": author, **rank, "record": record, "incoming": incoming}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
 
 
@@ -403,7 +428,8 @@ def _file_change(state: State, author: str, op: Op, out: Applied) -> None:
     given = _fields(data, "the change of a file")
     if not set(given) <= {"description", "tags", "metadata"}:
         raise Impossible("only description, tags and metadata of a file can change")
-    row = {"op": "change", "time": time_text(time), "client": author, "id": file_id, "set": given}
+    known = {"client": author, **_rank(state, author)}
+    row = {"op": "change", "time": time_text(time), **known, "id": file_id, "set": given}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
 
 
@@ -411,7 +437,7 @@ def _file_delete(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, file_id = op
     _open_for_change(state, author)
     _known_file(state, file_id)
-    row = {"op": "delete", "time": time_text(time), "client": author, "id": file_id}
+    row = {"op": "delete", "time": time_text(time), "client": author, **_rank(state, author), "id": file_id}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
 
 

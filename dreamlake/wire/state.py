@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from dreamlake.wire import ops
+from dreamlake.wire import jsons, ops
 from dreamlake.wire.names import file_place, track_folder
 from dreamlake.wire.remotes import remote_of
 
@@ -62,6 +62,11 @@ class Track:
     tags: list[str] | None = None
     metadata: dict[str, Any] | None = None
     updated: str = ""
+
+    def says(self, given: dict[str, Any]) -> bool:
+        """Whether the track is described so already."""
+        mine = {"description": self.description, "tags": self.tags, "metadata": self.metadata}
+        return all(_is_same(value, mine.get(key)) for key, value in given.items())
 
 
 @dataclass
@@ -236,7 +241,12 @@ def _fold_open(state: State, row: Row, client: str, time: str) -> None:
     if not row.get("forked") and not any(each["state"] == ops.RUNNING for each in state.run.values()):
         state.run = {}
         session["started_at"] = time
-    state.run[client] = {"rank": row.get("rank"), "state": ops.RUNNING}
+    rank = row.get("rank")
+    if rank is not None and not row.get("forked"):
+        # A rank that died and is there again, while the others went on: how it ends counts, not that it had died.
+        lost = (ops.KILLED_STATE, ops.FAILED)
+        state.run = {key: it for key, it in state.run.items() if it["rank"] != rank or it["state"] not in lost}
+    state.run[client] = {"rank": rank, "state": ops.RUNNING}
     session["state"] = ops.RUNNING
     for key in ("ended_at", "error", "killed_ranks", "counts"):
         session.pop(key, None)
@@ -276,6 +286,23 @@ def _fold_parameters(state: State, row: Row) -> None:
     }
     state.parameters_nonfinite.update(row.get("nonfinite") or ())
     state.parameters_updated = row["time"]
+
+
+def holds(state: State, given: dict[str, Any], nonfinite: Collection[str]) -> bool:
+    """Whether those parameters have those values already."""
+    known = state.parameters or {}
+    if not all(key in known and _is_same(value, known[key]) for key, value in given.items()):
+        return False
+    listed = {name for name in state.parameters_nonfinite if any(_is_of(name, key) for key in given)}
+    return listed == set(nonfinite)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """As JSON: 1, 1.0 and true are three things."""
+    try:
+        return jsons.encode(one) == jsons.encode(other)
+    except (TypeError, ValueError):  # what JSON cannot hold has come from a file that somebody wrote
+        return False
 
 
 def _is_of(field: str, key: str) -> bool:

@@ -73,11 +73,19 @@ def values(folder: Path) -> str:
 
 def write(folder: Path) -> None:
     folder.mkdir()
+    write_records(folder)
+    write_directories(folder)
+
+
+def write_records(folder: Path) -> None:
     (folder / "operations.txt").write_text(operations_text(), "ascii")
     (folder / "messages.txt").write_text(messages_text(), "ascii")
     (folder / "segment.hex").write_text(hex_text(world.segment()), "ascii")
     (folder / "commits.hex").write_text(hex_text(world.commits()), "ascii")
     (folder / "checkpoint.hex").write_text(hex_text(world.checkpoint()), "ascii")
+
+
+def write_directories(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         world.make(Path(scratch))
         for name in ("killed", "recovered"):

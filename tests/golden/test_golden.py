@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from dreamlake.world.disk import REAL_DISK
 from tests.golden import make, world
 
 V1 = make.HERE / "v1"
+# Directories only: since 0.4 the rows of a session with ranks say which one wrote them.
+RANKS = "v1-ranks"
+VERSIONS = ["v1", RANKS]
 OPERATIONS = make.read_table(V1 / "operations.txt")
 MESSAGES = make.read_table(V1 / "messages.txt")
 
@@ -120,31 +124,52 @@ def test_a_file_of_records_is_written_as_ever(name: str) -> None:
 # ── session directories ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def ranks_apart(values: str) -> str:
+    """What a reader says, without the ranks of rows: 0.3 wrote none, and what it left in journals is applied today."""
+    return re.sub(r',\n *"rank": \d+(?=\n)', "", values)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("state", ["killed", "recovered"])
-def test_a_session_directory_is_read_to_the_same_values(state: str, tmp_path: Path) -> None:
-    folder = make.directory(state, tmp_path)
+def test_a_session_directory_is_read_to_the_same_values(state: str, version: str, tmp_path: Path) -> None:
+    folder = make.directory(state, tmp_path, version)
     (folder / ".dreamlake" / "owner").unlink()  # of a machine that we cannot see; nobody owns a copy
+    wanted = (make.HERE / version / "recovered.values.json").read_text("utf-8")
     if state == "recovered":
-        assert make.values(folder) == (V1 / "recovered.values.json").read_text("utf-8")
+        assert make.values(folder) == wanted
         return
     # What is in journals only is replayed in memory; all that the next agent adds is that Bob was killed.
     before = world.tree(folder)
     values = make.values(folder)
-    wanted = (V1 / "recovered.values.json").read_text("utf-8")
+    if version != RANKS:
+        values, wanted = ranks_apart(values), ranks_apart(wanted)
     assert values.partition('"parameters"')[2] == wanted.partition('"parameters"')[2]
     assert '"state": "running"' in values
     assert world.tree(folder) == before
 
 
 def test_the_next_agent_recovers_a_killed_directory_to_the_same_bytes(tmp_path: Path) -> None:
-    folder = make.directory("killed", tmp_path)
+    folder = make.directory("killed", tmp_path, RANKS)
     world.recover(folder)
-    assert world.tree(folder) == world.tree(make.directory("recovered", tmp_path))
+    assert world.tree(folder) == world.tree(make.directory("recovered", tmp_path, RANKS))
     assert list((folder / JOURNALS).iterdir()) == []
 
 
-def test_a_recovered_directory_opens_again_and_loses_nothing(tmp_path: Path) -> None:
-    folder = make.directory("recovered", tmp_path)
+def test_the_next_agent_recovers_what_the_agent_of_0_3_left(tmp_path: Path) -> None:
+    folder = make.directory("killed", tmp_path)
+    world.recover(folder)
+    (folder / ".dreamlake" / "owner").unlink()
+    wanted = (V1 / "recovered.values.json").read_text("utf-8")
+    assert ranks_apart(make.values(folder)) == ranks_apart(wanted)
+    assert list((folder / JOURNALS).iterdir()) == []
+    # A row that came again with its rank is not one that nobody brought.
+    cut = folder / ".dreamlake" / "cut"
+    assert not cut.exists() or [each.name for each in cut.iterdir()] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_recovered_directory_opens_again_and_loses_nothing(version: str, tmp_path: Path) -> None:
+    folder = make.directory("recovered", tmp_path, version)
     before = world.tree(folder)
     world.recover(folder)
     after = world.tree(folder)
@@ -161,4 +186,4 @@ def test_a_session_directory_is_written_as_ever(state: str, tmp_path: Path) -> N
     # Kept since 0.3: what an upload replaced, until a checkpoint. Nobody who does not know of it is in its way.
     kept = {path: written.pop(path) for path in list(written) if path.startswith(".dreamlake/superseded/")}
     assert list(kept.values()) == ([b"weights of epoch 0\n"] if state == "killed" else [])
-    assert written == world.tree(make.directory(state, tmp_path / "golden"))
+    assert written == world.tree(make.directory(state, tmp_path / "golden", RANKS))

@@ -148,6 +148,23 @@ MESSAGES: dict[str, tuple[messages.Message, bytes | None]] = {
     "trouble": ((messages.TROUBLE, ALICE, "No space left on device"), None),
     "report": ((messages.REPORT, 1, b'{"pid":4000}'), None),
     "version": ((messages.OTHER_VERSION, [1]), None),
+    # Since 0.4: what each side can.
+    "hello can": (
+        (
+            messages.HELLO,
+            ALICE,
+            {
+                "path": "/data/project/run",
+                "dev": 2049,
+                "ino": 131072,
+                "by": RANKS[ALICE],
+                "can": ["ranks", "spool"],
+                "version": "0.4.0",
+            },
+        ),
+        None,
+    ),
+    "can": ((messages.CAN, ALICE, ["ranks", "spool"], "0.4.0"), None),
 }
 
 

@@ -560,3 +560,35 @@ def test_what_is_kept_is_bounded() -> None:
     assert [kept.get(each) for each in "abc"] == ["A", None, "C"]
     kept.put("d", "D", 100)
     assert [kept.get(each) for each in "acd"] == [None, None, "D"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_one_rank_of_several_directories(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, folder in ((0, "one"), (1, "one"), (1, "other")):
+        monkeypatch.setenv("RANK", str(rank))
+        with session(tmp_path / folder, remote=None) as one:
+            one.track("loss").append_batch([{"value": f"{folder}{rank}{n}"} for n in range(3)])
+        send(tmp_path / folder, net)
+    monkeypatch.delenv("RANK")
+    mine = [f"{folder}1{n}" for folder in ("one", "other") for n in range(3)]
+    with session(tmp_path / ("other" if own else "third")) as reading:
+        track = reading.track("loss")
+        assert losses(track.read(rank=1)) == mine
+        first, rest = track.read(limit=2, rank=1), track.read(start_index=2, rank=1)
+        assert (losses(first), first["hasMore"]) == (mine[:2], True)
+        assert (losses(rest), rest["hasMore"]) == (mine[2:], False)
+        assert {row["rank"] for row in rest["data"]} == {1}
+        counted = track.stats(rank=1)
+        rows = track.read(rank=1)["data"]
+        assert counted["totalDataPoints"] == "6"
+        assert (counted["firstDataAt"], counted["lastDataAt"]) == (rows[0]["createdAt"], rows[-1]["createdAt"])
+        assert track.stats(rank=0)["totalDataPoints"] == "3"
+        assert track.stats()["totalDataPoints"] == "9"
+        net.down = True
+        net.now += 100
+        if own:
+            assert losses(track.read(rank=1)) == mine[3:]
+        else:
+            with pytest.raises(RemoteUnavailable):
+                track.read(rank=1)

@@ -316,3 +316,32 @@ def test_the_same_page_at_random_places(in_memory: Serving) -> None:
         positions = {origin: sum(1 for each, _ in seen if each == origin) for origin in ORIGINS}
         page = said(in_memory.alice.get(url(session), params={"limit": 20, "cursor": cursor_of(positions)}))
         assert keys(page["data"]) == every[start : start + 20]
+
+
+def test_the_points_and_lines_of_one_rank(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        b'{"index":%d,"data":{"rank":1},"createdAt":"2026-01-01T00:00:00.000000Z","rank":%d}' % (at, at % 3)
+        for at in range(30)
+    ]
+    session = push(serving, ORIGINS[0], lines)
+
+    def asked(**more: Any) -> dict[str, Any]:
+        return dict(said(serving.alice.get(url(session), params={"rank": 1, **more})))
+
+    page = asked(limit=4)
+    assert [(row["index"], row["rank"]) for row in page["data"]] == [(str(at), 1) for at in (1, 4, 7, 10)]
+    rest = asked(cursor=page["nextCursor"])
+    assert [row["index"] for row in rest["data"]] == [str(at) for at in range(13, 30, 3)]
+    assert asked(startIndex=26)["data"][0]["index"] == "28"
+    # A page that looks at many and finds few ends early, and its cursor goes on behind what it looked at.
+    monkeypatch.setattr("dreamlake_server.api.tracks.SCAN_ROWS", 5)
+    found: list[str] = []
+    cursor: dict[str, str] | None = {}
+    while cursor is not None:
+        page = asked(**cursor)
+        found += [row["index"] for row in page["data"]]
+        cursor = {"cursor": page["nextCursor"]} if page["hasMore"] else None
+    assert found == [str(at) for at in range(1, 30, 3)]
+
+    logs = f"/sessions/{session}/logs"
+    assert said(serving.alice.get(logs, params={"rank": 1}))["logs"] == []

@@ -120,7 +120,7 @@ def test_log_lines_are_numbered(state: State) -> None:
     )
     assert rows(out) == {
         LOGS: [
-            {"sequenceNumber": 0, "timestamp": WHEN, "level": "info", "message": 'a "b"\n\0é'},
+            {"sequenceNumber": 0, "timestamp": WHEN, "level": "info", "message": 'a "b"\n\0é', "rank": 0},
             {
                 "sequenceNumber": 1,
                 "timestamp": "2026-01-01T00:00:00.000001Z",
@@ -128,6 +128,7 @@ def test_log_lines_are_numbered(state: State) -> None:
                 "message": "",
                 "metadata": {"a": "NaN"},
                 "nonfinite": ["a"],
+                "rank": 0,
             },
         ]
     }
@@ -140,8 +141,15 @@ def test_parameters_are_merged_and_the_version_rises(state: State) -> None:
         state, ALICE, (ops.PARAMETERS, T, b'{"lr":"NaN","a":1}', ["lr"]), (ops.PARAMETERS, T, b'{"lr":0.5}', None)
     )
     assert rows(out)[PARAMETERS] == [
-        {"op": "set", "time": WHEN, "client": ALICE.hex(), "set": {"lr": "NaN", "a": 1}, "nonfinite": ["lr"]},
-        {"op": "set", "time": WHEN, "client": ALICE.hex(), "set": {"lr": 0.5}},
+        {
+            "op": "set",
+            "time": WHEN,
+            "client": ALICE.hex(),
+            "rank": 0,
+            "set": {"lr": "NaN", "a": 1},
+            "nonfinite": ["lr"],
+        },
+        {"op": "set", "time": WHEN, "client": ALICE.hex(), "rank": 0, "set": {"lr": 0.5}},
     ]
     assert (state.parameters, state.parameters_version) == ({"lr": 0.5, "a": 1}, 2)
     assert state.parameters_nonfinite == set()
@@ -156,6 +164,7 @@ def test_a_track_is_described_once_it_is_and_has_its_id_from_its_first_row(state
     assert first == {
         "time": WHEN,
         "client": ALICE.hex(),
+        "rank": 0,
         "track": "loss",
         "trackId": state.tracks["loss"].id,
         "set": {"tags": ["a"]},

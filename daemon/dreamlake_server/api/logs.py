@@ -43,12 +43,13 @@ class Created(msgspec.Struct, rename="camel"):
 
 class LogQuery(msgspec.Struct):
     """``level`` may be given more than once; ``since`` is included, ``until`` is not; ``text`` is looked for in
-    messages, in any case."""
+    messages, in any case; ``rank`` is the rank of a training that wrote them."""
 
     level: list[Level] = []
     since: str | None = None
     until: str | None = None
     text: str | None = None
+    rank: int | None = None
     limit: int = PAGE_ROWS_DEFAULT
     cursor: str | None = None
 
@@ -134,6 +135,7 @@ async def read(call: Call) -> LogList:
             (not query.level or row.get("level") in query.level)
             and time >= since
             and (until is None or time < until)
+            and (query.rank is None or row.get("rank") == query.rank)
             and (text is None or text in str(row.get("message") or "").casefold())
         ):
             found.append(

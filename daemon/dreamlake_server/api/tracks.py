@@ -12,7 +12,7 @@ from dreamlake.wire.projection import Projection
 from dreamlake.wire.state import CHUNK_SIZE, TRACKS_LOG, track_id
 from dreamlake_server import here
 from dreamlake_server.api.sessions import gone, log_of, refuse_protected, the_session
-from dreamlake_server.limits import PAGE_ROWS, PAGE_ROWS_DEFAULT
+from dreamlake_server.limits import PAGE_ROWS, PAGE_ROWS_DEFAULT, SCAN_ROWS
 from dreamlake_server.problem import bad, not_found
 from dreamlake_server.push import SessionGone
 from dreamlake_server.read import Reader, at_cursor, cursor_of
@@ -51,11 +51,13 @@ class AppendedPoints(msgspec.Struct, rename="camel"):
 
 
 class DataQuery(msgspec.Struct, rename="camel"):
-    """By number, or by the cursor of the page before: that costs the same however many origins there are."""
+    """By number, or by the cursor of the page before: that costs the same however many origins there are. ``rank``:
+    only what that rank of a training wrote."""
 
     start_index: int = 0
     limit: int = PAGE_ROWS_DEFAULT
     cursor: str | None = None
+    rank: int | None = None
 
 
 class DataPage(msgspec.Struct, rename="camel"):
@@ -149,6 +151,7 @@ async def _append(call: Call, points: list[dict[str, Any]], given: NewPoint | Ne
 
 
 async def read(call: Call) -> DataPage:
+    """In order; a page that looked at many points and found few of its rank ends early, with a cursor."""
     session = await the_session(call)
     query: DataQuery = call.query
     if not 1 <= query.limit <= PAGE_ROWS:
@@ -164,19 +167,26 @@ async def read(call: Call) -> DataPage:
     if positions is None and query.start_index:
         await reader.skip(query.start_index)
     found: list[dict[str, Any]] = []
+    looked = 0
     if reader.origins:
         async for record in reader.records():
+            looked += 1
+            if query.rank is not None and record.row.get("rank") != query.rank:
+                if looked == SCAN_ROWS:
+                    break
+                continue
             row: dict[str, Any] = {
                 "index": str(record.index),
                 "data": record.row.get("data"),
                 "createdAt": record.row.get("createdAt"),
             }
-            if record.row.get("nonfinite"):
-                row["nonfinite"] = record.row["nonfinite"]
+            for key in ("nonfinite", "rank"):
+                if record.row.get(key) not in (None, []):
+                    row[key] = record.row[key]
             if reader.origins > 1:
                 row["origin"] = record.origin
             found.append(row)
-            if len(found) == query.limit:
+            if len(found) == query.limit or looked == SCAN_ROWS:
                 break
     more = bool(reader.origins) and await reader.has_more()
     return DataPage(
