@@ -6,7 +6,11 @@
 ``DREAMLAKE_MODE``         ``disabled``: every call is a no-op
 ``DREAMLAKE_STRICT``       ``1``: a call that could not be kept raises :class:`~dreamlake.errors.JournalLost`
 ``DREAMLAKE_BACKLOG``      bytes that may wait to be sent before there is a warning, ``500M`` or ``10G`` (the default)
+``DREAMLAKE_DISK_FREE``    free bytes of a disk below which there is a warning (default: 1 GiB, or a twentieth of it)
+``DREAMLAKE_LAG``          seconds that the agent may be behind the journals before there is a warning (default 60)
+``DREAMLAKE_METRICS``      where the agent shows metrics and health: the path of a Unix socket, or a port of 127.0.0.1
 ``DREAMLAKE_API_KEY``      the token for servers, where a session gives none
+``DREAMLAKE_SPOOL``        folder on node-local disk that has the journals in place of the session directories
 ``DREAMLAKE_AGENT``        ``never``: do not start an agent; one that runs is used
 ``DREAMLAKE_API_KEY``      the token for servers, before what ``dreamlake login`` has stored (``remote/credentials.py``)
 =========================  =========================================================================================
@@ -14,6 +18,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -44,19 +50,42 @@ SYNC_SECONDS = 1.0  # journals and commits are fsynced this often while busy
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at least so often while operations come
 CHECKPOINT_QUIET_SECONDS = 1.0  # and when none have come for this long
 CHECKPOINT_BYTES = 32 << 20  # and after so many journal bytes: what a recovery replays at most
+REGISTRY_SECONDS = 2.0  # what clients without an agent have put into the registry is looked at this often,
+ORPHANS_SECONDS = 30.0  # and what another agent had and did not let go
 SCAN_SECONDS = 1.0  # journals/ of an owned directory is looked at this often
 RELEASE_SECONDS = 2.0  # a directory nobody has open is let go after this
 HEARD_SECONDS = 3.0  # a client that says nothing for so long is followed through its file
 HASH_TRIES = 4  # to read a file for its checksum, RETRY_SECONDS apart
 RETRY_SECONDS = (0.25, 3.0)  # a directory in trouble is tried again: first, and at most
 STOP_SECONDS = 20.0  # stop drains this long at most
+HANDOVER_SECONDS = 40.0  # one that systemd starts waits so long for the one before it to end
 TURN_BYTES = 4 << 20  # messages heard before a commit
 FOLLOW_BYTES = 256 << 10
 FLUSHES_MAX = 256  # open flushes of one client; of more, the oldest are forgotten and asked for again
 CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
 CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most
 LOG_BYTES = 4 << 20  # agent.log is rotated past this
+LOG_FILES = 3  # and so many are kept with it: agent.log, agent.log.1, agent.log.2
+LOG_LINE_BYTES = 16 << 10  # one line of it, about; of a longer text the middle is left out
+LOG_REPEAT_SECONDS = 60.0  # the same warning is written once in this time, with how often it came besides
+LOG_ALIKE_MAX = 20  # and so many that differ only in their numbers
+LOG_KNOWN_MAX = 256  # different warnings of which that is known
 CHECKPOINT_REMOTE_SECONDS = 5.0  # CHECKPOINT_SECONDS of a session with a remote: only what one covers is sent
+CHECKPOINT_SPOOL_SECONDS = 5.0  # and of one with a spooled journal: only what one covers outlives the node's disk
+
+# ── watching: warnings of what a person can do something about, metrics and health ─────────────────────────────────
+GAUGE_SECONDS = 5.0  # between two looks at the disks
+DISK_FREE_BYTES = 1 << 30  # less free than this where sessions or the agent's state are: a warning; DREAMLAKE_DISK_FREE
+DISK_FREE_SHARE = 0.05  # of a small disk, less than this part of it
+DISK_FREE_INODES = 10_000  # fewer files than this that could still be made: a warning
+LAG_SECONDS = 60.0  # the agent is so far behind what is in the journals: a warning; DREAMLAKE_LAG
+METRICS_SECONDS = 1.0  # metrics and health are as old as this at most, while all is well
+HEALTH_SECONDS = 15.0  # and when they are older, the agent hangs: /health is 503
+METRICS_RETRY_SECONDS = 30.0  # a port or a path that is taken is tried again
+METRICS_HEAD_BYTES = 8 << 10  # a request
+METRICS_REQUEST_SECONDS = 5.0  # from its first byte to the last of the answer
+METRICS_CONNECTIONS = 16  # at once; for one more, the oldest is closed
+METRICS_REMOTES = 20  # servers with metrics of their own; of more, those with least to be sent are one
 
 # ── uploading ───────────────────────────────────────────────────────────────────────────────────────────────────────
 UPLOADS_LOGS = 4  # jobs of one server at once: logs,
@@ -82,7 +111,7 @@ AGENT_LOG = "agent.log"
 REMOTE_SESSIONS = "sessions"
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
+SOCKET_PATH_BYTES_MAX = 100  # sun_path: 108 with NUL on Linux, 104 on macOS
 
 
 class Insecure(OSError):
@@ -92,7 +121,8 @@ class Insecure(OSError):
 def own_folder(path: str) -> str:
     """A folder that is ours alone (0700), made when missing. :class:`Insecure` when it is somebody else's."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a file, or a link to nowhere: it is told below
+            os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.stat(path, follow_symlinks=False)
     except OSError as error:
         raise Insecure(error.errno, f"cannot make the folder {path}: {error.strerror}") from None
@@ -119,8 +149,9 @@ def runtime_folders() -> list[str]:
         places.insert(0, os.path.abspath(runtime))
     found: list[str] = []
     for place in places:
-        folder = place if place.startswith("/tmp/") else os.path.join(place, "dreamlake")
-        if (os.path.isdir(place) or place.startswith("/tmp/")) and folder not in found:
+        is_last = place == places[-1]
+        folder = place if is_last else os.path.join(place, "dreamlake")
+        if (is_last or os.path.isdir(place)) and folder not in found:
             found.append(folder)
     return found
 
@@ -129,7 +160,7 @@ def socket_path(folder: str) -> str:
     """The socket of the agent of a runtime folder. A path longer than a socket's may be stands for itself in
     ``/tmp/dreamlake-UID``, the same for everybody who is told the same folder."""
     path = os.path.join(folder, AGENT_SOCKET)
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     return os.path.join(f"/tmp/dreamlake-{os.getuid()}", f"{name}.sock")
@@ -140,7 +171,10 @@ def base_folder() -> str:
     home = os.environ.get("DREAMLAKE_HOME")
     if home:
         return os.path.abspath(home)
-    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "dreamlake")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if not os.path.isabs(state):  # no HOME, and a uid that has no name, as in a container: there is no home
+        return os.path.join(f"/tmp/dreamlake-{os.getuid()}", "state")
+    return os.path.join(state, "dreamlake")
 
 
 def state_folder() -> str:
@@ -186,9 +220,74 @@ def backlog_bytes() -> int:
     return size_of(text) if text else BACKLOG_BYTES
 
 
+def disk_free() -> tuple[int, float]:
+    """Below how many free bytes there is a warning, or below which part of a disk, whatever is less.
+    :class:`ValueError`."""
+    text = os.environ.get("DREAMLAKE_DISK_FREE")
+    return (size_of(text), 1.0) if text else (DISK_FREE_BYTES, DISK_FREE_SHARE)
+
+
+def lag_seconds() -> float:
+    """How far behind the journals the agent may be before there is a warning. :class:`ValueError`."""
+    text = os.environ.get("DREAMLAKE_LAG")
+    if not text:
+        return LAG_SECONDS
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text.strip()) or float(text) <= 0:
+        raise ValueError(f"{text[:40]!r} is no number of seconds: give one such as 60")
+    return float(text)
+
+
+def metrics_place(text: str) -> str | int:
+    """Where metrics are shown: the path of a Unix socket, or a port of 127.0.0.1. :class:`ValueError` for what other
+    machines could reach.
+
+    >>> metrics_place("9464"), metrics_place("127.0.0.1:9464"), metrics_place("/run/user/1000/dreamlake/metrics.sock")
+    (9464, 9464, '/run/user/1000/dreamlake/metrics.sock')
+    """
+    said = text.strip()
+    if os.path.isabs(said):
+        if len(os.fsencode(said)) > SOCKET_PATH_BYTES_MAX:
+            raise ValueError(f"{said} is longer than the path of a socket may be ({SOCKET_PATH_BYTES_MAX} bytes)")
+        return said
+    host, colon, port = said.rpartition(":")
+    if colon and host not in ("127.0.0.1", "localhost"):
+        raise ValueError(
+            f"{said[:80]!r} is not on loopback: give a port, which is one of 127.0.0.1, or a socket's path"
+        )
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{said[:80]!r} is neither a port nor the whole path of a socket (which begins with a slash)")
+    return int(port)
+
+
+def metrics() -> str | int | None:
+    """Where the environment wants metrics to be shown; None for nowhere. :class:`ValueError`."""
+    text = os.environ.get("DREAMLAKE_METRICS")
+    return metrics_place(text) if text and text.strip() else None
+
+
 def api_key() -> str | None:
     """The token for servers that the environment gives."""
     return os.environ.get("DREAMLAKE_API_KEY") or None
+
+
+def spool_name() -> str:
+    """What a spool's folder is called: nothing else is taken for one."""
+    return f"dreamlake-{os.getuid()}"
+
+
+def spool_folder() -> str | None:
+    """The folder for journals that ``DREAMLAKE_SPOOL`` asks for, made when missing; None where it asks for none.
+    :class:`OSError` when there can be none."""
+    place = os.environ.get("DREAMLAKE_SPOOL")
+    if not place:
+        return None
+    place = os.path.realpath(place)
+    if not os.path.isdir(place):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", place)
+    try:
+        return own_folder(os.path.join(place, spool_name()))
+    except Insecure as error:
+        raise Insecure(errno.EPERM, f"{error.strerror or f'{place}/{spool_name()} is not a folder of yours'}") from None
 
 
 def may_start_agent() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 
 from dreamlake import config
 from dreamlake.journal import Journal
-from dreamlake.wire import codec, messages, window
+from dreamlake.wire import capabilities, codec, messages, window
 from dreamlake.world.sockets import Line
 
 log = logging.getLogger("dreamlake")
@@ -25,6 +26,8 @@ GREETING = "greeting"  # said hello
 OPEN = "open"  # welcome
 APART = "apart"  # this agent cannot have the directory: journal only, ask again later
 
+# An agent answers `can` before anything else, if it can.
+_FROM_BEFORE = capabilities.Said(None, None)
 _APART_SECONDS = 3.0  # a directory that was away and is back is taken up again within 5 s
 
 
@@ -93,6 +96,11 @@ class Conversation:
         self.refused: list[str] = []
         self.behind: str | None = None  # why what is synced is not on the server yet
         self.notices: list[str] = []  # what the agent wanted the user to know, each once
+        # what this session needs an agent to be capable of; what the agent said it is, once it has answered
+        self.needs: set[str] = set()
+        self.agent: capabilities.Said | None = None
+        # Moves a spooled journal into its directory (Writer), where every agent that has the directory sees it.
+        self.come_home: Callable[[], bool] = lambda: False
         self.endpoint: str | None = None
         self.line: Line | None = None
         self.spans: dict[str, Spans] = {}
@@ -106,7 +114,9 @@ class Conversation:
         self._stuck_said = False
         self._heard = self._asked = self._told = self._greeted = -1e9
         self._elsewhere: str | None = None
+        self._tried: str | None = None  # where we were sent last, since we were welcome
         self._apart_until = 0.0
+        self.was_apart = False  # and it was said
 
     # ── for callers, from any thread ────────────────────────────────────────────────────────────────────────────────
 
@@ -138,6 +148,10 @@ class Conversation:
 
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def lacks(self) -> list[str]:
+        """What this session needs and the agent that answers is not capable of."""
+        return [] if self.agent is None else capabilities.lacking(self.needs, self.agent.can)
+
     def is_busy(self) -> bool:
         return bool(self._flushes) or self.unacked > 0 or self.lost != self._lost_said
 
@@ -149,6 +163,7 @@ class Conversation:
         self.line, self.endpoint = line, endpoint
         self.no_agent = None
         self._heard = now  # a new line: its silence begins here
+        self.agent = None
         self._greet(now)
 
     def detach(self) -> None:
@@ -244,6 +259,8 @@ class Conversation:
         """Take a message that names this conversation's client."""
         kind, _client, *rest = message
         self._heard = now
+        if self.agent is None and kind in (messages.WELCOME, messages.ELSEWHERE):
+            self.agent = _FROM_BEFORE
         with self.changed:
             self._HEARD[kind](self, now, *rest)
             self.changed.notify_all()
@@ -263,6 +280,7 @@ class Conversation:
             self._troubled(now, "what the agent applied under this journal's id is not what is in it")
             return
         self.phase = OPEN
+        self._tried = None
         self.stopped = False
         self.trouble = None
         self.origin = origin
@@ -322,16 +340,49 @@ class Conversation:
             self.notices.append(text)
             log.warning("dreamlake: %s: %s", self.hello["path"], text)
 
+    def _agent_can(self, now: float, names: tuple[str, ...], version: str) -> None:
+        self.agent = capabilities.said_by({"can": names, "version": version})
+
     def _sent_elsewhere(self, now: float, endpoint: str | None, why: str) -> None:
-        if endpoint is not None and endpoint != self.endpoint:
+        tried, self._tried = self._tried, endpoint
+        if endpoint is not None and endpoint != self.endpoint and (self.journal.spool is None or endpoint != tried):
             self._elsewhere = endpoint
             self.line, self.phase = None, LOOKING
             return
+        if self.came_home(now) and self.journal.spool is None:
+            self._greet(now)
+            return
         if self._apart_until == 0.0:
-            log.warning("dreamlake: %s; operations stay in the journal until an agent that can see it comes", why)
+            self.was_apart = True
+            log.warning(
+                "dreamlake: %s: %s; every call is kept in its journal until an agent that can see it comes",
+                self.hello["path"],
+                why,
+            )
         self._elsewhere = None
         self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
         self.no_agent, self.no_agent_since = why, -1e9
+
+    def came_home(self, now: float) -> bool:
+        """Whether a spooled journal is in the directory now, or, where the disk is against that, will be later. False
+        for one that was not spooled, or whose directory is not there either."""
+        if self.gone or self.journal.spool is None:
+            return False
+        try:
+            return self.come_home()
+        except OSError as error:
+            self.anew_at = now + config.ASK_SECONDS
+            self._troubled(now, f"its journal cannot be moved out of its spool: {error.strerror or error}")
+            return True
+
+    def cannot_reach(self, endpoint: str, now: float) -> None:
+        """The directory's owner is where nobody listens for us: in a job with a /tmp of its own, for one."""
+        self._sent_elsewhere(now, None, f"the agent that keeps the session, at {endpoint}, cannot be reached from here")
+
+    def doubt(self, endpoint: str, now: float) -> None:
+        """The directory's owner is said to be where somebody else could listen: nothing is said there."""
+        why = f"an agent at {endpoint[:200]!r} has the session's directory, and that is no place of yours alone"
+        self._sent_elsewhere(now, None, why)
 
     def _was_damaged(self, now: float, why: str) -> None:
         self.damaged = why
@@ -364,6 +415,7 @@ class Conversation:
             log.warning("dreamlake: %s: %s; calls are kept until it can", self.hello["path"], why)
 
     def _asked_who(self, now: float) -> None:
+        self.agent = None  # it may be another than the one that said what it can
         self._greet(now)
 
     def _agent_stops(self, now: float) -> None:
@@ -372,9 +424,13 @@ class Conversation:
         self.line, self.phase = None, LOOKING
 
     def _other_version(self, now: float) -> None:
-        self._sent_elsewhere(now, None, "the agent speaks another version: `dreamlake agent restart`")
+        command = f"{sys.executable or 'python3'} -m dreamlake.cli agent restart"
+        self._sent_elsewhere(
+            now, None, f"the agent that runs speaks another protocol than this dreamlake; one that does: {command}"
+        )
 
     _HEARD: ClassVar[dict[str, Callable[..., None]]] = {
+        messages.CAN: _agent_can,
         messages.WELCOME: _welcome,
         messages.ACK: _acked,
         messages.FLUSHED: _flushed,

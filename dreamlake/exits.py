@@ -22,17 +22,30 @@ if TYPE_CHECKING:
 
 # Every session that this process has open.
 open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-_hooks_in = False
+_hooks_in = _child_hook_in = False
 _terminating = threading.Event()
 _terminated = threading.Event()
 
 
+def parent_pid() -> int | None:
+    """The process in which multiprocessing was asked to start this one; None when it did not."""
+    multiprocessing = sys.modules.get("multiprocessing.process")  # not imported for this: who was started by it has it
+    parent = multiprocessing.parent_process() if multiprocessing is not None else None
+    return None if parent is None else int(parent.pid)
+
+
 def install_hooks() -> None:
-    """Once a process: at exit, and on SIGTERM where nobody else has taken it."""
-    global _hooks_in
+    """Once a process: at exit, at the end of a process of multiprocessing, and on SIGTERM where nobody has taken it."""
+    global _hooks_in, _child_hook_in
     if not _hooks_in:
         _hooks_in = True
         atexit.register(_at_exit)
+    if not _child_hook_in and parent_pid() is not None:
+        _child_hook_in = True
+        from multiprocessing import util
+
+        # Last of all, when its own children have been joined.
+        util.Finalize(None, _at_child_exit, exitpriority=-1000)
     if threading.current_thread() is threading.main_thread():
         with contextlib.suppress(ValueError, OSError):
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -44,14 +57,31 @@ def _at_exit() -> None:
     error = None
     if not hasattr(sys, "ps1"):  # in a notebook the last exception is not what ends it
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    _end(list(open_sessions), error)
+
+
+def _at_child_exit() -> None:
+    """The same for what a process of multiprocessing has opened itself: it leaves by ``os._exit`` when it was forked,
+    and its exception never reaches the interpreter. Of what it inherited it need not say anything, and does not wait:
+    a loader's workers are gone at once."""
+    _end([session for session in list(open_sessions) if not session._child], sys.exc_info()[1])
+
+
+def _end(sessions: list[Session], error: BaseException | None) -> None:
     deadline = time.monotonic() + config.EXIT_SECONDS
-    for session in list(open_sessions):
+    for session in sessions:
         seconds = max(0.2, deadline - time.monotonic())
         with contextlib.suppress(Exception):
             if error is not None:
                 session._fail(error, seconds)
             else:
                 session._close(ops.FINISHED, None, seconds)
+
+
+def asked_to_end() -> dict[str, str] | None:
+    """What the end of a session says of a process that SIGTERM has come to; None while none has. What fails after
+    that, such as a loader whose workers got the signal too, is not why the process ended."""
+    return {"type": "SIGTERM", "message": "the process was asked to end"} if _terminating.is_set() else None
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
@@ -70,7 +100,7 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
 
 def _say_terminated(number: int) -> None:
     deadline = time.monotonic() + config.EXIT_SECONDS
-    told = {"type": signal.Signals(number).name, "message": "the process was asked to end"}
+    told = asked_to_end()
     writers = [session._writer for session in list(open_sessions)]
     for writer in writers:
         if writer is not None:
@@ -87,8 +117,9 @@ def _say_terminated(number: int) -> None:
 def _in_child() -> None:
     """After a fork, in the child: locks may be held by threads that are not here, the link is not here, and the
     journal is the parent's. Everything is made anew on first use; what the child never uses costs nothing."""
-    global _terminating, _terminated
+    global _terminating, _terminated, _child_hook_in
     forget_link()
+    _child_hook_in = False
     _terminating, _terminated = threading.Event(), threading.Event()
     for session in list(open_sessions):
         session._lock = threading.RLock()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path, syncing_path
+from dreamlake.spool import Spool
 from dreamlake.wire import codec
 from dreamlake.world.disk import CREATE, EMPTY, READ_APPEND, WRITE, Disk, sync_folder, write_all
 
@@ -50,6 +51,7 @@ class Journal:
         self._write: Callable[[int, bytes], int] = disk.write
         self._fd = -1
         self._closed = False
+        self.spool: Spool | None = None  # where it is, while it is not in the session directory
         # (base, number, header bytes, descriptor) of every segment not yet dropped; the last is being written
         self._segments: list[tuple[int, int, int, int]] = []
         self._number = 0
@@ -178,11 +180,11 @@ class Journal:
             raise JournalClosed("the session was closed meanwhile, by another thread: this call was not kept")
         header = encode_header(self.client, self._number, self.end, self.running, self._made, self._by)
         try:
-            fd = self._named(segment_path(self.client, self._number), header)
+            fd = self._named(segment_path(self.client, self._number), header, self._at)
         except FileNotFoundError:
             # The agent clears away what the dead have begun, and may have taken us for one before we had the lock.
             try:
-                fd = self._named(segment_path(self.client, self._number), header)
+                fd = self._named(segment_path(self.client, self._number), header, self._at)
             except OSError as error:
                 raise JournalFull(error.errno, error.strerror) from error
         except OSError as error:
@@ -195,14 +197,14 @@ class Journal:
         self._fd = fd
         self._room = SEGMENT_BYTES
 
-    def _named(self, path: str, header: bytes) -> int:
+    def _named(self, path: str, header: bytes, at: int) -> int:
         """A new file, locked and with its header whole before it has its name: whoever sees a segment sees that
         somebody writes it. The lock is how the agent knows; the kernel lets go of it with the process."""
-        fd = self._disk.open(path + UNNAMED, READ_APPEND | CREATE | EMPTY, self._at)
+        fd = self._disk.open(path + UNNAMED, READ_APPEND | CREATE | EMPTY, at)
         try:
             self._disk.lock(fd)
             write_all(self._disk, fd, header)
-            self._disk.rename(path + UNNAMED, path, self._at)
+            self._disk.rename(path + UNNAMED, path, at)
         except BaseException:
             self._disk.close(fd)
             raise
@@ -265,13 +267,13 @@ class Journal:
                 del self._marks[:known], self._mark_running[:known]
         for _base, number, _start, fd in dropped:
             self._disk.close(fd)
-            self._unlink(number)
+            self._unlink(number, self._at)
 
     def is_gone(self) -> bool:
-        """Whether somebody removed the file that is being written (with its directory, as users do)."""
+        """Whether somebody removed the file that is being written (with its directory, as users do), or its marker."""
         fd = self._segments[-1][3]
         try:
-            return self._disk.fstat(fd).nlink == 0
+            return self._disk.fstat(fd).nlink == 0 or (self.spool is not None and self.spool.is_gone())
         except OSError:
             return False
 
@@ -297,6 +299,8 @@ class Journal:
                 self._disk.fsync(fd)
             for folder in (JOURNALS,) if self.synced else (JOURNALS, ".dreamlake", "."):
                 sync_folder(self._disk, folder, self._at)
+            if self.spool is not None:
+                self.spool.sync()
             self._disk.unlink(syncing_path(self.client), self._at)
         except OSError:
             self._failed_at = end
@@ -305,19 +309,63 @@ class Journal:
             self._syncing = False
         self.synced = end
 
+    def move(self, at: int) -> None:
+        """Leave the spool for the session directory open as ``at``: the same stream in the same segments, so that
+        nothing is applied twice, whoever has seen it where. Raises :class:`OSError` and stays where it was."""
+        with self.lock:
+            assert self.spool is not None
+            if self._syncing:
+                raise OSError(errno.EBUSY, "its journal is being made durable")
+            if self._torn is not None:
+                self._mend()
+            old, here, moved = self._segments, self._at, list[tuple[int, int, int, int]]()
+            try:
+                self._copy(at, moved)
+            except BaseException:
+                for _base, number, _start, fd in moved:
+                    self._disk.close(fd)
+                    self._unlink(number, at)
+                raise
+            self.spool.unmark()  # until here the spool counted, from here on the directory does
+            self._segments, self._at = moved, at
+            self._fd = moved[-1][3] if self._fd >= 0 else -1
+            for _base, number, _start, fd in old:
+                self._disk.close(fd)
+                self._unlink(number, here)
+            self.spool.close()
+            self.spool = None
+
+    def _copy(self, at: int, moved: list[tuple[int, int, int, int]]) -> None:
+        """Every segment, durable: a failed fsync may have left other bytes than were written, so they are compared."""
+        known, running = self._marks[0], self._mark_running[0]
+        for index, (base, number, start, fd) in enumerate(self._segments):
+            end = self._segments[index + 1][0] if index + 1 < len(self._segments) else self.end
+            data = self._disk.pread(fd, start, 0) + self.read_locked(base, end)
+            running = codec.run_on(data[start + max(0, known - base) :], running)
+            moved.append((base, number, start, self._named(segment_path(self.client, number), data, at)))
+            self._disk.fsync(moved[-1][3])
+        if running != self.running:
+            raise OSError(errno.EIO, "the journal cannot be read as it was written")
+        for folder in (JOURNALS, ".dreamlake", "."):
+            sync_folder(self._disk, folder, at)
+
     def close(self, *, covered: bool = False) -> None:
         """Let go. The files stay for the agent, unless a checkpoint ``covered`` them."""
         with self.lock:
             for _base, number, _start, fd in self._segments:
                 self._disk.close(fd)
                 if covered:
-                    self._unlink(number)
+                    self._unlink(number, self._at)
             self._segments.clear()
             self._fd, self._torn, self._closed = -1, None, True
+            if self.spool is not None:
+                if covered:
+                    self.spool.unmark()
+                self.spool.close()
 
-    def _unlink(self, number: int) -> None:
+    def _unlink(self, number: int, at: int) -> None:
         try:
-            self._disk.unlink(segment_path(self.client, number), self._at)
+            self._disk.unlink(segment_path(self.client, number), at)
         except OSError:
             pass  # already gone, with the directory or by the agent
 
@@ -326,6 +374,11 @@ class Journal:
         for _base, _number, _start, fd in self._segments:
             try:
                 self._disk.close(fd)
+            except OSError:
+                pass
+        if self.spool is not None:
+            try:
+                self.spool.close()
             except OSError:
                 pass
         self._segments = []

@@ -12,7 +12,8 @@ from dreamlake import config
 from dreamlake.world.endpoints import find_agent
 
 _START_LOCK = "start.lock"
-_LOOK_SECONDS = 0.02
+# Between two looks whether the other one is done: first, and at most. They grow, or 360 who look leave it no processor.
+_LOOK_SECONDS = (0.02, 0.5)
 # No -m: it would put the user's working directory, with whatever files are in it, before ours.
 _PROGRAM = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "
@@ -36,11 +37,8 @@ def start_agent(seconds: float = config.OPEN_SECONDS) -> str:
     Of many processes that come at once, one starts it: the others wait for the lock and then find it.
     """
     deadline = time.monotonic() + seconds
-    folder = _usable_folder()
-    try:
-        fd = os.open(os.path.join(folder, _START_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise CannotStart(f"cannot write to {folder}: {error.strerror}") from None
+    wait, most = _LOOK_SECONDS
+    fd = _open_lock()
     try:
         while True:
             found = find_agent()
@@ -54,7 +52,8 @@ def start_agent(seconds: float = config.OPEN_SECONDS) -> str:
             except (BlockingIOError, PermissionError):
                 if time.monotonic() >= deadline:
                     raise CannotStart("another process is starting it and has not finished") from None
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(wait)
+                wait = min(most, wait * 1.5)
         found = find_agent()
         if found is not None:
             return found
@@ -67,13 +66,21 @@ def start_agent(seconds: float = config.OPEN_SECONDS) -> str:
         os.close(fd)
 
 
-def _usable_folder() -> str:
+def _open_lock() -> int:
+    """In the last place that there is, which a login shell and a batch job both have, whatever else they see: in the
+    first, each would take its own lock and start an agent of its own."""
     reasons: list[str] = []
-    for folder in config.runtime_folders():
+    for folder in reversed(config.runtime_folders()):
         try:
-            return config.own_folder(folder)
+            config.own_folder(folder)
         except OSError as error:
             reasons.append(str(error))
+            continue
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            return os.open(os.path.join(folder, _START_LOCK), flags, 0o600)
+        except OSError as error:
+            reasons.append(f"cannot write to {folder}: {error.strerror}")
     raise CannotStart("; ".join(reasons) or "no place for its socket: set DREAMLAKE_HOME")
 
 

@@ -9,13 +9,15 @@ The training thread never waits here and is never woken by an append: the link l
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
 
-from dreamlake import config
+from dreamlake import __version__, config
 from dreamlake.conversation import Conversation
 from dreamlake.wire import messages
+from dreamlake.wire.capabilities import CAPABILITIES
 from dreamlake.world.sockets import Line
 
 log = logging.getLogger("dreamlake")
@@ -30,13 +32,17 @@ class Switchboard:
         find: Callable[[], str | None],
         start: Callable[[], str],
         on_gone: Callable[[Conversation], None],
+        believes: Callable[[str], bool] = lambda endpoint: True,
+        is_there: Callable[[str], bool] = lambda endpoint: True,
     ) -> None:
         self._connect, self._find, self._start, self._on_gone = connect, find, start, on_gone
+        self._believes, self._is_there = believes, is_there
         self._lines: dict[str, Line] = {}
         self.conversations: dict[bytes, Conversation] = {}
-        self._looked = -1e9
+        self._looked = self._doubted = -1e9
         self._start_wait = 0.0
         self._start_at = -1e9
+        self._said_lacking: set[str] = set()
 
     def turn(self, now: float) -> int:
         """Hear, look for agents where one is missing, send; returns how many bytes of journals were sent."""
@@ -52,18 +58,38 @@ class Switchboard:
             if conversation.wants_line():
                 self._look(conversation, now)
             sent += conversation.turn(now)
+            self._say_what_is_lacking(conversation)
         return sent
 
     def _begin_anew(self, conversation: Conversation, now: float) -> None:
         """The directory was removed. When there is no room for another one yet, this is tried again."""
         if now < conversation.anew_at:
             return
+        if conversation.came_home(now):
+            return  # only its spool was lost
         try:
             self._on_gone(conversation)
         except OSError as error:
             conversation.put_off(error, now)
             return
         self.conversations.pop(conversation.journal.client, None)
+
+    def _say_what_is_lacking(self, conversation: Conversation) -> None:
+        """Once in this process, of whatever it needs and the agent is not capable of; it goes on with what there is."""
+        lacking = [name for name in conversation.lacks() if name not in self._said_lacking]
+        if not lacking:
+            return
+        self._said_lacking.update(lacking)
+        agent = conversation.agent
+        log.warning(
+            "dreamlake: the agent that runs is of %s, this process of dreamlake %s: until an agent of this version "
+            "takes over, %s. Nothing is lost, and sessions may stay open while it does: "
+            "%s -m dreamlake.cli agent restart",
+            f"dreamlake {agent.version}" if agent is not None and agent.version else "an earlier version",
+            __version__,
+            "; ".join(CAPABILITIES.get(name, name) for name in lacking),
+            sys.executable or "python3",
+        )
 
     def is_awaited(self) -> bool:
         return any(each.is_awaited() for each in self.conversations.values())
@@ -87,9 +113,16 @@ class Switchboard:
     def _check_silence(self, endpoint: str, line: Line, now: float) -> None:
         members = [each for each in self.conversations.values() if each.line is line]
         silent = any(each.is_silent(now, config.SILENCE_SECONDS) for each in members)
-        doubtful = silent or any(each.is_silent(now, config.ASK_SECONDS * 1.5) for each in members)
-        if doubtful and (silent or self._find() != endpoint):
-            self._drop_line(endpoint)
+        if not silent:
+            # Not at each turn: an agent with 360 clients that has no time to answer has none for their probes either.
+            if now - self._doubted < config.ASK_SECONDS:
+                return
+            if not any(each.is_silent(now, config.ASK_SECONDS * 1.5) for each in members):
+                return
+            self._doubted = now
+            if self._find() == endpoint:
+                return
+        self._drop_line(endpoint)
 
     def _drop_line(self, endpoint: str) -> None:
         line = self._lines.pop(endpoint)
@@ -107,6 +140,12 @@ class Switchboard:
                 return
             self._looked = now
             endpoint = self._find()
+        elif not self._believes(endpoint):
+            conversation.doubt(endpoint, now)
+            return
+        elif not self._is_there(endpoint):
+            conversation.cannot_reach(endpoint, now)
+            return
         if endpoint is None:
             endpoint = self._start_one(conversation, now)
         if endpoint is None:
@@ -152,11 +191,11 @@ class LinkThread:
 
     def __init__(self, on_gone: Callable[[Conversation], None]) -> None:
         from dreamlake.launch import start_agent
-        from dreamlake.world.endpoints import find_agent
+        from dreamlake.world.endpoints import find_agent, is_believed, is_there
         from dreamlake.world.sockets import ZmqLines
 
         self._lines = ZmqLines()
-        self._board = Switchboard(self._lines.connect, find_agent, start_agent, on_gone)
+        self._board = Switchboard(self._lines.connect, find_agent, start_agent, on_gone, is_believed, is_there)
         self._lock = threading.Lock()
         self._coming: list[Conversation] = []
         self._leaving: list[tuple[Conversation, threading.Event]] = []
@@ -184,12 +223,16 @@ class LinkThread:
         self._lines.wake()
 
     def _run(self) -> None:
+        quiet = config.POLL_AWAITED_SECONDS
         while not self._ending:
             try:
                 self._take_changes()
                 sent = self._board.turn(time.monotonic())
                 if self._board.is_awaited():
-                    self._lines.wait(config.POLL_AWAITED_SECONDS)
+                    # Longer while nothing comes: 360 processes that look 250 times a second for what is not there yet
+                    # leave no processor to the agent that they wait for. Whatever comes ends the wait.
+                    came = self._lines.wait(quiet)
+                    quiet = config.POLL_AWAITED_SECONDS if came or sent else min(config.POLL_IDLE_SECONDS, quiet * 1.5)
                 else:
                     # Acks can wait. Each time this thread wakes it takes the interpreter from the training for a
                     # moment, and for much longer when the kernel then takes the processor from this thread.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
 from dreamlake.errors import AgentUnavailable, NotSynced, SessionDamaged
-from dreamlake.exits import install_hooks, open_sessions
+from dreamlake.exits import asked_to_end, install_hooks, open_sessions, parent_pid
 from dreamlake.files import FileBuilder, Files
 from dreamlake.logs import LogBuilder, write_log
 from dreamlake.parameters import Parameters
@@ -142,6 +142,14 @@ class Session:
         state = "open" if self._is_open else "closed"
         return f"<Session {self.workspace}/{self.name} ({state}) {self._path or self._root()}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a process that is started and not forked, such as a loader's worker: it has the session open too, and
+        writes into a journal of its own once it has something to write. The token stays here."""
+        given: dict[str, Any] = {key: getattr(self, key) for key in (*_GIVEN, "write_protected", "user_name")}
+        given["remote"] = None if self._remote is None else self._remote.url
+        given["local_path"] = None if self.mode is OperationMode.REMOTE else self._root()
+        return _in_another_process, (type(self), self.name, self.workspace, given, self._is_open, self._sealed)
+
     def _root(self) -> str:
         if self.mode is OperationMode.REMOTE and self._remote is not None:
             return config.remote_root(self._remote.url, self._remote.user)
@@ -257,6 +265,9 @@ class Session:
         opening: dict[str, Any] = {"name": self.name, "workspace": self.workspace}
         if rank is not None:
             opening.update(rank=rank, world_size=size)
+        parent = parent_pid()
+        if parent is not None:
+            opening["parent"] = parent
         key: dict[str, str | None] | None = None
         if self._remote is not None:
             opening["remote"] = {"url": self._remote.url, "user": self._remote.user}
@@ -285,6 +296,8 @@ class Session:
             )
             with contextlib.suppress(OSError):
                 Registry().add(conversation.hello["path"])
+            if conversation.was_apart:
+                return  # that was the word
             log.warning(
                 "dreamlake: no agent keeps %s (%s). Every call is kept in its journal, and the next agent applies it",
                 self._path,
@@ -313,7 +326,7 @@ class Session:
             if not writer.flush(seconds, patient=False):
                 _say(
                     f"dreamlake: no agent took everything within {seconds:.0f} s; "
-                    f"it is safe in {self._path}/.dreamlake/journals, and the next agent applies it"
+                    f"it is safe in {writer.journals}, and the next agent applies it"
                 )
             if writer.lost:
                 _say(f"dreamlake: {writer.lost} calls could not be kept in {self._path} (see the warning above)")
@@ -337,9 +350,12 @@ class Session:
             self._fail(error)
 
     def _fail(self, error: BaseException, seconds: float = config.CLOSE_SECONDS) -> None:
+        asked = asked_to_end()
         told = {"type": type(error).__name__, "message": _plain(str(error))}
         if isinstance(error, SystemExit) and error.code in (None, 0):
             self._close(ops.FINISHED, None, seconds)
+        elif asked is not None:
+            self._close(ops.KILLED_STATE, asked, seconds)
         else:
             self._close(ops.FAILED, told, seconds)
 
@@ -362,7 +378,7 @@ class Session:
             conversation = writer.conversation
             why = conversation.trouble or conversation.no_agent or f"no answer within {timeout:.0f} s"
             raise AgentUnavailable(
-                f"no agent has committed the operations: {why}. They are in {self._path}/.dreamlake/journals; "
+                f"no agent has committed the operations: {why}. They are in {writer.journals}; "
                 "`dreamlake agent status` says more"
             )
 
@@ -526,6 +542,19 @@ def _stored_views(at: int) -> dict[str, Any]:
         if path == SESSION_VIEW and found is not None:
             stored = found
     return stored
+
+
+def _in_another_process(
+    kind: type[Session], name: str, workspace: str, given: dict[str, Any], is_open: bool, sealed: bool
+) -> Session:
+    """What was pickled, where it is unpickled: as open as it was, and with nothing written yet."""
+    session = kind(name, workspace, **given)
+    if is_open:
+        session._path = session.path
+        session._is_open, session._child, session._sealed = True, True, sealed
+        open_sessions.add(session)
+        install_hooks()
+    return session
 
 
 def _plain(text: str) -> str:

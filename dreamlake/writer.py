@@ -15,20 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dreamlake import config
+from dreamlake import __version__, config
 from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
+from dreamlake.reader.spools import binding
 from dreamlake.reader.superseded import bytes_of, superseded
-from dreamlake.wire import codec, ops
+from dreamlake.spool import Spool
+from dreamlake.wire import capabilities, codec, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, REAL_DISK, Disk, folders_above, path_of, sync_folder
+from dreamlake.world.disk import READ, REAL_DISK, Disk, Stat, folders_above, path_of, sync_folder
 
 log = logging.getLogger("dreamlake")
 
 FOLDERS = (".dreamlake/journals", ".dreamlake/incoming")
 _MOVES_MAX = 5  # of one captured file while it is fsynced
+_no_spool_said: set[str] = set()
 _CARRY_TRIES = 10  # to read a removed journal, a second each; then what could not be read counts as lost
 
 _link: LinkThread | None = None
@@ -82,6 +85,7 @@ class Process:
     random: Callable[[int], bytes]
     myself: Callable[[], dict[str, Any]]
     link: Callable[[], Link]
+    spool: Callable[[], str | None] = lambda: None  # the folder for journals that are not in their directories
 
 
 THIS_PROCESS = Process(
@@ -92,6 +96,7 @@ THIS_PROCESS = Process(
     random=os.urandom,
     myself=processes.myself,
     link=link_thread,
+    spool=config.spool_folder,
 )
 
 
@@ -147,7 +152,7 @@ class Writer:
             for folder in FOLDERS:
                 disk.mkdirs(folder, at)
             found = disk.fstat(at)
-            journal = Journal(disk, at, process.random(16), self._clock(), self._by)
+            journal = self._begin_journal(at, found, path)
             try:
                 journal.append((ops.OPEN, self._clock(), self._opening, self._given))
             except BaseException:
@@ -156,13 +161,74 @@ class Writer:
         except BaseException:
             disk.close(at)
             raise
-        hello = {"path": path, "dev": found.dev, "ino": found.ino, "by": self._by}
+        hello = {
+            "path": path,
+            "dev": found.dev,
+            "ino": found.ino,
+            "by": self._by,
+            "can": capabilities.mine(),
+            "version": __version__,
+        }
         if self._key is not None:
             hello["key"] = self._key
         conversation = Conversation(journal, hello, lambda: process.path_of(at))
         conversation.lost = self.lost
+        conversation.come_home = self._come_home
+        if self._opening.get("rank") is not None:
+            conversation.needs.add(capabilities.RANKS)
+        if journal.spool is not None:
+            conversation.needs.add(capabilities.SPOOL)
+        if journal.spool is not None:
+            conversation.needs.add(capabilities.SPOOL)
         self._named = False
         self.at, self.conversation, self.journal = at, conversation, journal
+
+    def _begin_journal(self, at: int, found: Stat, path: str) -> Journal:
+        client, made = self._process.random(16), self._clock()
+        try:
+            folder = self._process.spool()
+            if folder is not None:
+                return self._spooled(at, folder, client, made, {**self._by, "of": binding(found, path)})
+        except OSError as error:
+            why = f"DREAMLAKE_SPOOL cannot be used ({error.strerror or error})"
+            if why not in _no_spool_said:
+                _no_spool_said.add(why)
+                log.warning("dreamlake: %s: journals are kept in the session directories", why)
+        return Journal(self._disk, at, client, made, self._by)
+
+    def _spooled(self, at: int, folder: str, client: bytes, made: int, by: dict[str, Any]) -> Journal:
+        spool = Spool(self._disk, at, folder, client, by)
+        try:
+            journal = Journal(self._disk, spool.root, client, made, by)
+        except BaseException:
+            spool.drop_begun()
+            spool.close()
+            raise
+        journal.spool = spool
+        try:
+            spool.mark()
+        except BaseException:
+            journal.close(covered=True)
+            raise
+        return journal
+
+    def _come_home(self) -> bool:
+        """Whether a spooled journal is in the directory now; False when there is no directory. The spool was lost, or
+        no agent that has the directory sees it. Raises :class:`OSError` when it cannot be moved now."""
+        if self.journal.spool is None:
+            return False
+        try:
+            self.journal.move(self.at)
+        except FileNotFoundError:
+            return False
+        log.info("dreamlake: the journal of %s is in the directory from now on, not in DREAMLAKE_SPOOL", self.path)
+        return True
+
+    @property
+    def journals(self) -> str:
+        """The folder in which this process's journal is."""
+        spool = self.journal.spool
+        return f"{self.path if spool is None else spool.path}/.dreamlake/journals"
 
     def connect(self) -> None:
         """Hand the journal to the link."""
@@ -339,8 +405,9 @@ class Writer:
             conversation = self.conversation
             request = conversation.request_flush(**asked)
             link_thread().wake()
+            look = 0.0
             try:
-                while not request.done.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+                while not request.done.wait(min(look := min(0.2, look + 0.05), max(0.0, deadline - time.monotonic()))):
                     if conversation is not self.conversation:
                         break  # the directory was begun anew: asked for again there
                     if conversation.damaged is not None or time.monotonic() >= deadline:
@@ -393,7 +460,7 @@ class Writer:
                     self._carry(op)
         log.warning("dreamlake: %s was removed; the session goes on in a new directory there", self.path)
         self.connect()
-        old.close()
+        old.close(covered=old.spool is not None)  # the removal of the directory did not take these files with it
         self._disk.close(at)
 
     def _uncarried(self, old: Journal, start: int) -> bytes:

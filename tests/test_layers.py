@@ -27,6 +27,8 @@ NAMED_ONLY_IN = {
     "click": [
         "dreamlake/cli/",
         "daemon/dreamlake_agent/cli.py",
+        "daemon/dreamlake_agent/cli_install.py",
+        "daemon/dreamlake_agent/cli_logs.py",
         "daemon/dreamlake_agent/cli_login.py",
         "daemon/dreamlake_agent/cli_pull.py",
         "daemon/dreamlake_agent/cli_sync.py",
@@ -88,7 +90,7 @@ PURE = {
     ),
 }
 
-SERVER_MAY_KNOW = {"dreamlake.wire", "dreamlake.reader", "dreamlake.config", "dreamlake.errors"}
+SERVER_MAY_KNOW = {"dreamlake.wire", "dreamlake.reader", "dreamlake.config", "dreamlake.errors", "dreamlake.systemd"}
 
 AGENT_MAY_KNOW = {
     "dreamlake.wire",
@@ -98,6 +100,7 @@ AGENT_MAY_KNOW = {
     "dreamlake.remote",
     "dreamlake.journal",
     "dreamlake.errors",
+    "dreamlake.systemd",
 }
 
 

@@ -14,6 +14,10 @@ class NoAnswer(Exception):
     """The agent did not answer in time."""
 
 
+class OtherProtocol(NoAnswer):
+    """It speaks another version of the protocol, so that it can be told nothing by a message."""
+
+
 def ask(endpoint: str, kind: str, seconds: float, lives: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Send ``status`` or ``stop`` and give back what the agent reports; :class:`NoAnswer`, also when it no longer
     ``lives``."""
@@ -31,10 +35,12 @@ def ask(endpoint: str, kind: str, seconds: float, lives: Callable[[], bool] = la
                 continue
             try:
                 message, _body = messages.decode(frames)
+            except messages.OtherVersion:
+                raise OtherProtocol(f"it speaks another protocol than version {messages.VERSION}") from None
             except messages.Unreadable:
                 continue
             if message[0] == messages.OTHER_VERSION:
-                raise NoAnswer(f"it speaks version {message[1]} of the protocol, this command {messages.VERSION}")
+                raise OtherProtocol(f"it speaks another protocol than version {messages.VERSION}")
             if message[0] == messages.REPORT:
                 found = jsons.loads(message[2])
                 return found if isinstance(found, dict) else {}

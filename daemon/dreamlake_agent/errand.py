@@ -20,7 +20,7 @@ from dreamlake_agent.remote.blobs import SMALL_BYTES, Blobs, Digests
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.remote.source import Source
 from dreamlake_agent.remote.upload import Upload
-from dreamlake_agent.targets import Target, settle, unsettled
+from dreamlake_agent.targets import Target, away, settle, unsettled
 
 _COUNTS = ("records", "bytes", "files", "file_bytes", "refused")
 
@@ -119,6 +119,7 @@ class Errand:
             except (DreamlakeError, OSError) as error:
                 told.outcome.problems.append(f"what waits in journals could not be applied, and is not sent: {error}")
             self._settled = unsettled(self.target.path)
+        told.outcome.problems += [f"{each}; it is not sent" for each in away(self.target.path)]
 
 
 class Points(Errand):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -19,10 +18,14 @@ from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
 from dreamlake.world.sockets import ZmqHub, answers
-from dreamlake_agent.core import events
 from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.log import begin
 from dreamlake_agent.loop import Loop, RealWorld
+from dreamlake_agent.observing import Observing
+from dreamlake_agent.remembered import Remembered
+from dreamlake_agent.settings import Settings
 from dreamlake_agent.status import Status
+from dreamlake_agent.systemd import SOCKET_AGAIN, Service
 from dreamlake_agent.uploader import Uploader
 from dreamlake_agent.workers import ThreadWorkers
 
@@ -95,57 +98,42 @@ def wait_until_it_answers(folder: str) -> bool:
     return True
 
 
-def _logger(path: str) -> logging.Logger:
-    logger = logging.getLogger("dreamlake.agent")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    handler: logging.Handler
-    try:
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=config.LOG_BYTES, backupCount=2)
-        os.chmod(path, 0o600)
-    except OSError as error:
-        # A full or read-only home must not keep the agent from its work.
-        handler = logging.StreamHandler()
-        print(f"dreamlake agent: no log at {path}: {error.strerror}", file=sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    return logger
-
-
-def _backlog_bytes(logger: logging.Logger) -> int:
-    try:
-        return config.backlog_bytes()
-    except ValueError as error:  # a warning that comes too early or too late is no reason for having no agent
-        logger.warning("DREAMLAKE_BACKLOG is left out: %s", error)
-        return config.BACKLOG_BYTES
-
-
-def run(folder: str, lock_fd: int, ready: Any) -> None:
+def run(folder: str, lock_fd: int, ready: Any, service: Service | None = None) -> None:
     """Be the agent until a signal or a stop request. ``ready()`` is called once clients can connect."""
+    service = service or Service.none()
     state = config.state_folder()
     log_path = os.path.join(state, config.AGENT_LOG)
     try:
         config.own_folder(state)
     except OSError as error:
         print(f"dreamlake agent: {error}", file=sys.stderr)
-    logger = _logger(log_path)
+    logger = begin(log_path)
     path = config.socket_path(folder)
-    if answers(path):
+    held = service.listener(path)
+    if held is None and answers(path):
         raise AlreadyRunning(f"somebody listens at {path}")
-    hub = ZmqHub(path)
+    hub = ZmqHub(path, held)
     endpoint = f"ipc://{path}"
-    who = {**processes.myself(), "endpoint": endpoint, "version": dreamlake.__version__}
-    core = Agent(os.urandom(8), _backlog_bytes(logger))
+    who = {
+        **processes.myself(),
+        "mnt": processes.mount_namespace(),
+        "endpoint": endpoint,
+        "version": dreamlake.__version__,
+    }
+    settings = Settings()
+    core = Agent(os.urandom(8), settings.thresholds, dreamlake.__version__)
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     workers = ThreadWorkers(hub.wake)
     registry = Registry(os.path.join(state, "directories"))
 
-    def log(level: str, text: str) -> None:
-        logger.log(levels.get(level, logging.INFO), text)
+    def log(level: str, text: str, **about: str) -> None:
+        logger.log(levels.get(level, logging.INFO), "%s", text, extra={"about": about})
 
     uploader = Uploader(hub.wake, log)
     loop = Loop(core, REAL_DISK, hub, workers, RealWorld(), who, log, registry, uploader)
     status = Status(loop, endpoint, log_path)
+    status.observing = Observing(loop, state, settings, log, logger.handlers[0].flush)
+    processes.memory_bytes()  # what is imported late is imported now: another release may be installed over this one
     loop.report = lambda: jsons.encode(status.describe())
     stops: list[int] = []
 
@@ -157,21 +145,23 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logger.info("agent %s started, pid %d, at %s", dreamlake.__version__, who["pid"], endpoint)
+    status.tend()
     ready()
+    service.ready()
     try:
-        for path in registry.paths():
-            try:
-                found = os.stat(path)
-            except OSError as error:
-                logger.warning("cannot look at %s: %s", path, error)
-                continue
-            loop.take(events.Remembered((found.st_dev, found.st_ino), path))
-        lock_fd = _serve(loop, hub, status, stops, folder, lock_fd)
+        remembered = Remembered(registry, logger.warning)
+        for event in remembered.all(time.monotonic()):
+            service.beat(time.monotonic(), len(core.sessions))
+            status.tend()
+            loop.take(event)
+        lock_fd = _serve(loop, hub, status, stops, folder, lock_fd, service, remembered)
     except Exception:
         logger.exception("the agent fails; the next one recovers every directory")
         raise
     finally:
+        service.stopping()
         logger.info("agent ended, pid %d", who["pid"])
+        status.observing.close()
         uploader.rest()
         workers.finish()
         hub.close()
@@ -179,7 +169,35 @@ def run(folder: str, lock_fd: int, ready: Any) -> None:
         logging.shutdown()
 
 
-def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int], folder: str, lock_fd: int) -> int:
+def move(hub: ZmqHub, fd: int, folder: str) -> tuple[str, int]:
+    """Our place is gone and cannot be made again (a logout takes ``/run/user/UID``): go to another one where clients
+    look. Returns the folder and the lock there; :class:`AlreadyRunning` when another agent has it."""
+    found = usable_folder()
+    if found == folder:
+        raise CannotStart(f"there is no place but {folder}")
+    again = lock(found)
+    path = config.socket_path(found)
+    try:
+        if answers(path):
+            raise AlreadyRunning(f"somebody listens at {path}")
+        hub.move(path)
+    except BaseException:
+        os.close(again)
+        raise
+    os.close(fd)
+    return found, again
+
+
+def _serve(
+    loop: Loop,
+    hub: ZmqHub,
+    status: Status,
+    stops: list[int],
+    folder: str,
+    lock_fd: int,
+    service: Service,
+    remembered: Remembered,
+) -> int:
     """Until the end; gives back the lock that is held then."""
     world = loop.world
     listened = world.monotonic()
@@ -188,23 +206,35 @@ def _serve(loop: Loop, hub: ZmqHub, status: Status, stops: list[int], folder: st
         if stops:
             stops.clear()
             loop.perform(loop.core.stop(world.monotonic(), world.wall_ns()))
+        service.beat(world.monotonic(), len(loop.core.sessions))
         if not loop.turn():
             hub.wait(config.TICK_SECONDS if loop.core.sessions else config.TICK_SECONDS * 10)
         if world.monotonic() - listened >= _LISTENING_SECONDS:
             listened = world.monotonic()
             status.sample()
+            status.tend()
             if replaced:
                 continue
+            for event in remembered.news(listened, loop.paths()):
+                loop.take(event)
             try:
-                lock_fd = lock_again(folder, lock_fd)
+                try:
+                    lock_fd = lock_again(folder, lock_fd)
+                except (CannotStart, OSError):
+                    folder, lock_fd = move(hub, lock_fd, folder)
+                    loop.moved(f"ipc://{hub.path}")
                 if not hub.is_listening():
+                    if answers(hub.path):  # nobody has the lock but us, so it is no agent
+                        raise AlreadyRunning(f"systemd listens at {hub.path}")
                     # Somebody cleaned the folder up: connected clients do not notice, new ones find us again.
+                    if hub.is_held:
+                        loop.log("warning", "systemd's socket has lost its name: " + SOCKET_AGAIN)
                     config.own_folder(os.path.dirname(hub.path))
                     hub.listen()
             except AlreadyRunning as who:
                 # Two that listen in turn at one place would both go on for ever: the one with the name stays.
                 replaced = True
-                loop.log("warning", f"the folder of the socket was removed, and another agent has it now: {who}")
+                loop.log("warning", f"the place of this agent's socket is another's now: {who}")
                 loop.perform(loop.core.stop(world.monotonic(), world.wall_ns()))
             except (CannotStart, OSError) as error:
                 loop.core.last_error = f"cannot listen at {hub.path}: {error}"

@@ -5,6 +5,7 @@ One branch for each effect, and no decision: whatever has an "if" about clients,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -26,11 +27,16 @@ from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.store import files
 from dreamlake_agent.store.directory import Directory, Unseen
-from dreamlake_agent.store.owner import OwnedElsewhere
+from dreamlake_agent.store.owner import OwnedElsewhere, write_record
 
 Job = Callable[[], on.Event]
-Log = Callable[[str, str], None]
 _HASH_BYTES = 1 << 20
+
+
+class Log(Protocol):
+    """The agent's log: a level, a text, and by name what somebody would search for (path, client, remote)."""
+
+    def __call__(self, level: str, text: str, **about: str) -> None: ...
 
 
 class Workers(Protocol):
@@ -133,6 +139,18 @@ class Loop:
         # directories that failed, until the core lets them go
         self._broken: set[on.Key] = set()
 
+    def paths(self) -> set[str]:
+        """The directories that are open, or on their way to it."""
+        return {session.path for session in self.core.sessions.values()}
+
+    def moved(self, endpoint: str) -> None:
+        """We listen elsewhere: the directories that are ours must say so to other agents, and they to their clients."""
+        self.log("warning", f"the folder of the socket is gone: listening at {endpoint}")
+        self.who["endpoint"] = endpoint
+        for directory in self.directories.values():
+            with contextlib.suppress(OSError):
+                write_record(self.disk, directory.owner, self.who)
+
     def turn(self) -> bool:
         """Hear what has come, decide, do; True when there may be more to hear at once."""
         heard = 0
@@ -190,7 +208,7 @@ class Loop:
                 return on.Vanished(key)
             return on.Broke(key, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         for warning in directory.take_warnings():
-            self.log("warning", warning)
+            self.log("warning", warning, path=self._paths[key])
             self.core.last_error = warning
         return answer
 
@@ -215,10 +233,10 @@ class Loop:
         except Unseen as error:
             return on.NotOpened(key, "unseen", str(error))
         except OwnedElsewhere as error:
-            if error.endpoint is not None and error.endpoint == self.who["endpoint"]:
-                # Our predecessor at this place is still letting go: there is nowhere to send a client to.
+            if error.is_predecessor_of(self.who):
+                # It is still letting go: there is nowhere to send a client to.
                 return on.NotOpened(key, "trouble", str(error))
-            return on.NotOpened(key, "owned", str(error), error.endpoint)
+            return on.NotOpened(key, "owned", error.reason_for(self.who), error.endpoint_for(self.who))
         except DamagedView as error:
             return on.NotOpened(key, "damaged", f"{effect.path}/{error}")
         except OSError as error:
@@ -228,9 +246,9 @@ class Loop:
         try:
             self.memory.add(effect.path)
         except OSError as error:
-            self.log("warning", f"cannot remember {effect.path} for the next agent: {error}")
+            self.log("warning", f"cannot remember {effect.path} for the next agent: {error}", path=effect.path)
         for warning in directory.take_warnings():
-            self.log("warning", f"{effect.path}: {warning}")
+            self.log("warning", f"{effect.path}: {warning}", path=effect.path)
         return on.Opened(
             key,
             directory.origin,
@@ -245,7 +263,9 @@ class Loop:
             tuple(
                 bytes.fromhex(client)
                 for client, found in directory.state.clients.items()
-                if found.state == ops.RUNNING and bytes.fromhex(client) not in directory.segments
+                if found.state == ops.RUNNING
+                and bytes.fromhex(client) not in directory.segments
+                and not directory.is_away(bytes.fromhex(client))
             ),
             directory.remotes,
         )
@@ -258,6 +278,8 @@ class Loop:
                 self._lives(journal, locked := directory.is_locked(journal.client)),
                 directory.is_finished(journal.client),
                 locked,
+                journal.spooled,
+                (*directory.position(journal.client), directory.covered.get(journal.client, (0, 0))[0]),
             )
             for journal in directory.journals()
         ]
@@ -281,7 +303,8 @@ class Loop:
         author = directory.state.clients.get(client.hex())
         points = sum(span[2] for spans in out.placed.values() for span in spans)
         state = author.state if author else None
-        return on.AppliedRun(key, client, end, running, points, out.placed, out.refused, state, own, directory.remotes)
+        found = (points, out.placed, out.refused, state, own, directory.remotes, out.operations)
+        return on.AppliedRun(key, client, end, running, *found)
 
     def _follow(self, effect: do.Follow) -> on.Event | None:
         def act(directory: Directory) -> on.Event:
@@ -412,7 +435,8 @@ class Loop:
         try:
             self.uploader.keep_key(effect)
         except (DreamlakeError, ValueError, OSError) as error:
-            self.log("warning", f"the key that was given for {effect.path} cannot be kept: {error}")
+            text = f"the key that was given for {effect.path} cannot be kept: {error}"
+            self.log("warning", text, path=effect.path, remote=effect.url)
 
     def _drop_superseded(self, effect: do.DropSuperseded) -> on.Event | None:
         return self._in_directory(effect.key, lambda directory: directory.drop_superseded(effect.newest))
@@ -433,7 +457,7 @@ class Loop:
             self.memory.drop(effect.path)
 
     def _note(self, effect: do.Note) -> None:
-        self.log(effect.level, effect.text)
+        self.log(effect.level, effect.text, **effect.about)
 
     def _report(self, effect: do.Report) -> None:
         self.hub.send(effect.peer, messages.encode((messages.REPORT, effect.number, self.report())))

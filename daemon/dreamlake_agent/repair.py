@@ -95,7 +95,7 @@ def repair(path: str, say: Callable[[str], None]) -> None:
 
     said: set[str] = set()
 
-    def log(level: str, text: str) -> None:
+    def log(level: str, text: str, **_about: str) -> None:
         text = text.removeprefix(f"{path}: ").replace(f"{path}/", "").removesuffix("; trying again")
         if level != "info" and text not in said:
             said.add(text)

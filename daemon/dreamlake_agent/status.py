@@ -7,8 +7,10 @@ from collections import deque
 from typing import Any
 
 import dreamlake
+from dreamlake.wire import capabilities
 from dreamlake.world import processes
 from dreamlake_agent.loop import Loop
+from dreamlake_agent.observing import Observing
 
 _RATE_SECONDS = 5.0
 
@@ -18,6 +20,7 @@ class Status:
 
     def __init__(self, loop: Loop, endpoint: str, log_path: str) -> None:
         self._loop, self._endpoint, self._log_path = loop, endpoint, log_path
+        self.observing: Observing | None = None
         self._began = time.time()
         self._samples: deque[tuple[float, int]] = deque()
 
@@ -26,6 +29,11 @@ class Status:
         self._samples.append((now, self._loop.core.points))
         while now - self._samples[0][0] > _RATE_SECONDS:
             self._samples.popleft()
+
+    def tend(self) -> None:
+        """As often as ``sample``: look at the disks, and show metrics."""
+        if self.observing is not None:
+            self.observing.tend(self.describe)
 
     def _points_per_second(self) -> float:
         self.sample()
@@ -42,7 +50,8 @@ class Status:
             "pid": self._loop.who["pid"],
             "host": self._loop.who["host"],
             "version": dreamlake.__version__,
-            "endpoint": self._endpoint,
+            "can": capabilities.mine(),
+            "endpoint": self._loop.who["endpoint"],
             "log": self._log_path,
             "started_at": round(self._began, 3),
             "uptime": round(time.time() - self._began, 3),
@@ -51,6 +60,9 @@ class Status:
             "points": core.points,
             "points_per_second": self._points_per_second(),
             "last_error": core.last_error,
+            "warnings": self.observing.warnings() if self.observing else [],
+            "metrics": self.observing.address if self.observing else None,
+            "lag": round(core.watch.last.lag_seconds, 1),
             "sessions": sessions,
             # directories that nobody has open, and that are not wholly sent
             "uploads": [{"path": path, "uploads": core.uploads.describe(path, now)} for path in sorted(left)],

@@ -11,6 +11,7 @@ from dreamlake.errors import DreamlakeError
 from dreamlake.reader.commits import CHECKPOINT
 from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.session import owner_of
+from dreamlake.reader.spools import Spooled, is_marker
 from dreamlake.reader.verify import is_session, sessions_below
 from dreamlake.remote.credentials import Credentials
 from dreamlake.wire.names import DREAMLAKE
@@ -82,14 +83,34 @@ def unsettled(path: str) -> tuple[object, ...]:
         at = REAL_DISK.root(path)
     except OSError:
         return ()
+    disk = Spooled(REAL_DISK, at, os.path.realpath(path))
     try:
-        waiting = [(name, REAL_DISK.stat(f"{JOURNALS}/{name}", at).size) for name in REAL_DISK.listdir(JOURNALS, at)]
+        names = [name for name in disk.listdir(JOURNALS, at) if not is_marker(name)]
+        waiting = [(name, disk.stat(f"{JOURNALS}/{name}", at).size) for name in names]
         if CHECKPOINT.rpartition("/")[2] not in REAL_DISK.listdir(DREAMLAKE, at):
             waiting.append((CHECKPOINT, -1))
         return tuple(waiting) if waiting and owner_of(REAL_DISK, at) is None else ()
     except OSError:
         return ()
     finally:
+        disk.let_go()
+        REAL_DISK.close(at)
+
+
+def away(path: str) -> list[str]:
+    """The journals of a directory that are not seen from here, a sentence each."""
+    try:
+        at = REAL_DISK.root(path)
+    except OSError:
+        return []
+    disk = Spooled(REAL_DISK, at, os.path.realpath(path))
+    try:
+        disk.listdir(JOURNALS, at)
+        return [each.sentence for each in disk.away.values() if not each.is_copied]
+    except OSError:
+        return []
+    finally:
+        disk.let_go()
         REAL_DISK.close(at)
 
 

@@ -19,6 +19,7 @@ from dreamlake.remote.credentials import Credentials
 from dreamlake.wire import jsons
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
+from dreamlake_agent.remote.protocol import OTHER, PROTOCOL
 
 _PROGRAM = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; "
@@ -91,7 +92,7 @@ class Uploader:
         # A key in the environment of whoever started the agent is not for every server: clients give theirs.
         environment = {name: value for name, value in os.environ.items() if name != "DREAMLAKE_API_KEY"}
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
+            [sys.executable, "-c", _PROGRAM, str(PROTOCOL)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -132,7 +133,7 @@ class Uploader:
             process, line = self._said.get()
             if process is not self._process:
                 continue  # one that was ended
-            found += self._end_of_process() if line is None else [self._heard(jsons.loads(line))]
+            found += self._end_of_process() if line is None else self._heard(process, line)
         return found
 
     def _end_of_process(self) -> list[on.Event]:
@@ -145,11 +146,16 @@ class Uploader:
         self._jobs.clear()
         return events
 
-    def _heard(self, said: dict[str, Any]) -> on.Event:
-        event = event_of(said)
+    def _heard(self, process: subprocess.Popen[bytes], line: bytes) -> list[on.Event]:
+        try:
+            event = event_of(jsons.loads(line))
+        except (LookupError, TypeError, ValueError):  # of a release that broke the protocol: the agent goes on
+            self._log("error", f"the uploader says what this agent does not know: {OTHER}")
+            process.kill()  # and its jobs have ended when it has
+            return []
         if isinstance(event, on.Uploaded):
             self._jobs.discard(event.number)
-        return event
+        return [event]
 
     def rest(self) -> None:
         """End the process; a job that comes later starts another one."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from dreamlake import systemd
 from dreamlake.wire import jsons
 from dreamlake.wire.times import time_text
 from dreamlake_server import limits
@@ -192,6 +195,28 @@ def purge(data: Path, mongo: str | None, s3: str | None, s3_endpoint: str | None
 
         purged = purge_once(Settings(data, mongo=mongo, s3=s3, s3_endpoint=s3_endpoint), days)
     click.echo(f"{purged} sessions purged")
+
+
+@server.command()
+def unit() -> None:
+    """Print a systemd unit that runs this installation as a service of the machine (docs/systemd.md).
+
+    It is for a user of its own, so the installation must be where that user can read it: not in a home.
+
+    \b
+    Example:
+      /opt/dreamlake/bin/dreamlake server unit > /etc/systemd/system/dreamlake-server.service
+    """
+    try:
+        program = systemd.program()
+        text = systemd.unit_for(systemd.SERVER_SERVICE, program)
+    except (systemd.NotForSystemd, FileNotFoundError) as why:
+        raise click.ClickException(str(why)) from None
+    for path in (program, os.path.realpath(sys.executable)):
+        if path.startswith(("/home/", "/root/", "/run/user/")):
+            click.echo(f"warning: the unit hides homes from the server, and {path} is in one", err=True)
+            break
+    click.echo(text, nl=False)
 
 
 @server.group()

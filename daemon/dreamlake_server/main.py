@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 
+from dreamlake.systemd import Notifier
 from dreamlake.wire.times import time_text
 from dreamlake_server import data, limits
 from dreamlake_server.api import ROUTES
@@ -44,6 +45,7 @@ def run(settings: Settings, say: Callable[[str], None], warn: Callable[[str], No
     ``warn`` what else people should know. Raises :class:`CannotStart`."""
     os.umask(0o077)
     _log_to_stderr()
+    notifier = Notifier.taken()
     with contextlib.ExitStack() as held:
         folder = data.make(settings.data)
         if settings.mongo is None:
@@ -61,6 +63,7 @@ def run(settings: Settings, say: Callable[[str], None], warn: Callable[[str], No
         async def announce() -> None:
             scheme = "http" if settings.tls_cert is None else "https"
             host, port = place(listening)
+            notifier.say("READY=1", f"STATUS=listens on {scheme}://{host}:{port}")
             say(f"dreamlake server listening on {scheme}://{host}:{port} ({server.meta.kind}, {server.blobs.kind})")
             if not loopback and settings.tls_cert is None:
                 warn(
@@ -80,7 +83,7 @@ def run(settings: Settings, say: Callable[[str], None], warn: Callable[[str], No
             async with server.opened():
                 purging = asyncio.create_task(_purge_now_and_then(server, settings.purge_days))
                 try:
-                    await _Uvicorn(config, server, announce).serve(sockets=[listening])
+                    await _Uvicorn(config, server, announce, notifier).serve(sockets=[listening])
                 finally:
                     purging.cancel()
 
@@ -147,10 +150,13 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
 class _Uvicorn(uvicorn.Server):
     """Tells when it listens and when it stops, and lets a signal end the process as if nothing had happened: 0."""
 
-    def __init__(self, config: uvicorn.Config, server: Server, announce: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: Server, announce: Callable[[], Awaitable[None]], notifier: Notifier
+    ) -> None:
         super().__init__(config)
         self._server = server
         self._announce = announce
+        self._notifier = notifier
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -158,6 +164,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._server.stopping = True
+        self._notifier.say("STOPPING=1")
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

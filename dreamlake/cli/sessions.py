@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dreamlake import config
+from dreamlake.cli.terminal import say
 from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.session import SessionReader
 from dreamlake.reader.verify import sessions_below
@@ -40,6 +41,7 @@ def summary(path: str) -> dict[str, Any]:
             "logs": {"lines": reader.log_count(), "last": reader.last_logs(1)},
             "files": reader.files(),
             "only_in_journals": reader.pending,
+            "away": [each.sentence for each in reader.away()],
             "owner": owner,
         }
 
@@ -107,7 +109,7 @@ def show(target: str, as_json: bool) -> None:
         click.echo(jsons.pretty(jsons.plain_value(found, "session", [])), nl=False)
         return
     session = found["session"]
-    click.echo(f"{found['workspace']}/{found['name']}  {_state(found['state'])}")
+    say(f"{found['workspace']}/{found['name']}  {_state(found['state'])}")
     for key in (
         "description",
         "tags",
@@ -121,30 +123,30 @@ def show(target: str, as_json: bool) -> None:
     ):
         if session.get(key) is not None:
             value = session[key]
-            click.echo(f"  {key:<12} {value if isinstance(value, str) else _value(value)}")
-    click.echo(f"  {'directory':<12} {found['path']}")
+            say(f"  {key:<12} {value if isinstance(value, str) else _value(value)}")
+    say(f"  {'directory':<12} {found['path']}")
     if found["only_in_journals"]:
-        click.echo(
-            f"  {'journals':<12} {found['only_in_journals']} rows are in journals only: no agent has applied them yet"
-        )
+        say(f"  {'journals':<12} {found['only_in_journals']} rows are in journals only: no agent has applied them yet")
+    for each in found["away"]:
+        say(f"  {'journals':<12} {each}")
     if found["parameters"]:
-        click.echo("parameters")
+        say("parameters")
         for key, value in sorted(found["parameters"].items()):
-            click.echo(f"  {key} = {_value(value)}")
+            say(f"  {key} = {_value(value)}")
     if found["tracks"]:
-        click.echo("tracks")
+        say("tracks")
         for name, track in found["tracks"].items():
-            click.echo(f"  {name}  {track['points']} points, last: {_point(track['last'])}")
+            say(f"  {name}  {track['points']} points, last: {_point(track['last'])}")
     logs = found["logs"]
     if logs["lines"]:
-        click.echo(f"logs  {logs['lines']} lines")
+        say(f"logs  {logs['lines']} lines")
         for line in logs["last"]:
-            click.echo(f"  {line.get('timestamp')} {line.get('level')} {line.get('message')}")
+            say(f"  {line.get('timestamp')} {line.get('level')} {line.get('message')}")
     if found["files"]:
-        click.echo("files")
+        say("files")
         for record in found["files"]:
             place = f"{str(record.get('path', '')).rstrip('/')}/{record.get('filename')}"
-            click.echo(f"  {place}  {record.get('sizeBytes')} bytes")
+            say(f"  {place}  {record.get('sizeBytes')} bytes")
 
 
 @click.command("list")
@@ -175,17 +177,17 @@ def list_sessions(root: str | None, as_json: bool) -> None:
     else:
         _print_list(found, top)
     for problem in problems:
-        click.echo(f"not readable: {problem}", err=True)
+        say(f"not readable: {problem}", err=True)
     if problems:
         raise SystemExit(1)
 
 
 def _print_list(found: list[dict[str, Any]], top: str) -> None:
     if not found:
-        click.echo(f"no sessions below {top}", err=True)
+        say(f"no sessions below {top}", err=True)
     for each in found:
-        click.echo(f"{each['workspace']}/{each['name']}  {_state(each['state'])}  {each['path']}")
+        say(f"{each['workspace']}/{each['name']}  {_state(each['state'])}  {each['path']}")
         if each["parameters"]:
-            click.echo("  " + " ".join(f"{key}={_value(value)}" for key, value in sorted(each["parameters"].items())))
+            say("  " + " ".join(f"{key}={_value(value)}" for key, value in sorted(each["parameters"].items())))
         for name, track in each["tracks"].items():
-            click.echo(f"  {name}  {track['points']} points, last: {_point(track['last'])}")
+            say(f"  {name}  {track['points']} points, last: {_point(track['last'])}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from dreamlake.cli.terminal import say
 from dreamlake.errors import DreamlakeError
 from dreamlake.reader.verify import Finding, NotASession, Report, is_session, sessions_below, summary, weigh
 from dreamlake.reader.verify import verify as look_at
@@ -59,7 +60,7 @@ def _verify(path: str, repair: bool, *, quiet: bool) -> tuple[int, dict[str, Any
     try:
         report = _look(path)
     except NotASession as reason:
-        click.echo(f"cannot verify: {reason}. `dreamlake list` prints what is there", err=True)
+        say(f"cannot verify: {reason}. `dreamlake list` prints what is there", err=True)
         return NO_SESSION, {"path": path, "error": str(reason)}
     done: list[str] = []
     refused: str | None = None
@@ -73,10 +74,10 @@ def _verify(path: str, repair: bool, *, quiet: bool) -> tuple[int, dict[str, Any
             done = _what_was_done(path, done, first, report, before)
         except (DreamlakeError, OSError) as reason:
             refused = str(reason)
-            click.echo(f"cannot repair: {refused}", err=True)
+            say(f"cannot repair: {refused}", err=True)
         if not quiet:
             for sentence in done:
-                click.echo(f"  repaired: {sentence}")
+                say(f"  repaired: {sentence}")
     if not quiet and (refused is None or not repair):
         _print(report)
     told = {
@@ -104,11 +105,11 @@ def _plain(finding: Finding) -> dict[str, Any]:
 def _print(report: Report) -> None:
     count = len(report.problems)
     head = click.style("ok", fg="green") if not count else click.style(f"{count} problem{'s'[: count > 1]}", fg="red")
-    click.echo(f"{report.path}: {head} ({summary(report)})")
+    say(f"{report.path}: {head} ({summary(report)})")
     for each in report.problems:
-        click.echo(f"  {each.sentence}")
+        say(f"  {each.sentence}")
     for each in report.notes:
-        click.echo(f"  note: {each.sentence}")
+        say(f"  note: {each.sentence}")
 
 
 # ── repairing ───────────────────────────────────────────────────────────────────────────────────────────────────────

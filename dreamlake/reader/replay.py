@@ -23,6 +23,7 @@ from dreamlake.reader.commits import (
 )
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.segments import Segment, journals, read_stream, runs
+from dreamlake.reader.spools import marked
 from dreamlake.wire import codec, ops
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import (
@@ -95,11 +96,13 @@ def load(disk: Disk, at: int, origin: str) -> Loaded:
     commit_log = read_commits(disk, at, checkpoint.origin)
     segments = journals(disk, at)
     _add_forgotten_clients(disk, at, state, checkpoint, segments)
+    spooled = marked(disk, at)
     return Loaded(
         state,
         checkpoint.logs,
-        # A client without a journal is finished: its stream cannot go on (a new journal has a new id).
-        {client: position for client, position in checkpoint.clients.items() if client in segments},
+        # A client without a journal is finished: its stream cannot go on (a new journal has a new id). One with a
+        # marker has a journal, if not where it can be seen from here.
+        {client: at for client, at in checkpoint.clients.items() if client in segments or client in spooled},
         checkpoint.seq,
         segments,
         checkpoint,

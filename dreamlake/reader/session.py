@@ -17,6 +17,7 @@ from dreamlake.reader.commits import ORIGIN
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import committed, leftovers, load
 from dreamlake.reader.segments import JOURNALS
+from dreamlake.reader.spools import Away, Spooled
 from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.names import name_of
@@ -59,8 +60,8 @@ class SessionReader:
 
     def __init__(self, path: str, disk: Disk = REAL_DISK) -> None:
         self.path = path
-        self._disk = disk
         self._at = disk.root(path)
+        self._disk = Spooled(disk, self._at, os.path.realpath(path))
         self._state: State | None = None
         self._sizes: dict[str, int] = {}
         self._extra: dict[str, list[bytes]] = {}
@@ -68,7 +69,7 @@ class SessionReader:
         try:
             self._read()
         except BaseException:
-            disk.close(self._at)
+            self.close()
             raise
 
     def __enter__(self) -> SessionReader:
@@ -78,7 +79,13 @@ class SessionReader:
         self.close()
 
     def close(self) -> None:
+        self._disk.let_go()
         self._disk.close(self._at)
+
+    def away(self) -> list[Away]:
+        """The journals that are on another node's disk, or on one that is not here: what only they hold is not among
+        the answers."""
+        return [each for each in self._disk.away.values() if not each.is_copied]
 
     def _read(self) -> None:
         entries = self._disk.listdir(".", self._at)

@@ -15,10 +15,12 @@ from dreamlake.reader.checks.finding import Finding, Look, Report, times
 from dreamlake.reader.checks.journals import check_journals
 from dreamlake.reader.checks.layout import check_layout, check_unrecorded, walk
 from dreamlake.reader.checks.logs import check_logs, check_tails
+from dreamlake.reader.checks.spools import check_spools
 from dreamlake.reader.checks.standing import read_standing
 from dreamlake.reader.checks.views import check_views
 from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.session import OWNER, owner_of
+from dreamlake.reader.spools import Spooled
 from dreamlake.wire.names import DREAMLAKE, PULLING
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK, Disk, read_file
@@ -84,13 +86,14 @@ def verify(path: str, disk: Disk = REAL_DISK, advance: Callable[[int], None] = l
         raise NotASession(f"{path} is not a folder") from None
     except OSError as error:
         raise NotASession(f"{path} cannot be opened ({error.strerror})") from None
+    spooled = Spooled(disk, at, os.path.realpath(path))
     try:
         seen: list[Finding] = []
         if not _is_session(disk, at):
             raise NotASession(f"{path} is not a session directory: it has no session.json and no .dreamlake")
         for _try in range(_TRIES):
             before = _owner_record(disk, at)
-            report = _verify(path, disk, at, advance)
+            report = _verify(path, disk, at, advance, spooled)
             # What looked wrong may have been the work of an agent that came, went, or is there: look again.
             still = before and _owner_record(disk, at) == before and report.owner is None
             if not report.problems or still or report.problems == seen:
@@ -100,6 +103,7 @@ def verify(path: str, disk: Disk = REAL_DISK, advance: Callable[[int], None] = l
     except OSError as error:
         raise NotASession(f"{path} cannot be read ({error.strerror})") from None
     finally:
+        spooled.let_go()
         disk.close(at)
 
 
@@ -110,10 +114,10 @@ def _owner_record(disk: Disk, at: int) -> bytes:
         return b"none"
 
 
-def _verify(path: str, disk: Disk, at: int, advance: Callable[[int], None]) -> Report:
+def _verify(path: str, disk: Disk, at: int, advance: Callable[[int], None], spooled: Spooled) -> Report:
     owner = owner_of(disk, at)
     report = Report(path, owner)
-    look = Look(disk, at, report, owner is not None, advance)
+    look = Look(spooled, at, report, owner is not None, advance)
     far = owner is not None and processes.verdict(owner) == processes.UNKNOWN
     if owner is not None:
         report.findings.append(
@@ -131,6 +135,7 @@ def _verify(path: str, disk: Disk, at: int, advance: Callable[[int], None]) -> R
     check_logs(look, standing)
     check_views(look, standing)
     check_journals(look, standing)
+    check_spools(look, spooled)
     check_tails(look, standing)  # and on through the journals
     check_files(look, standing)
     check_unrecorded(look, standing)

@@ -49,6 +49,7 @@ class Applied:
     placed: dict[str, list[list[int]]] = field(default_factory=dict)
     # position in the run → why
     refused: dict[int, str] = field(default_factory=dict)
+    operations: int = 0  # in the run, the refused ones too
     # views that no longer show the state
     stale: set[str] = field(default_factory=set)
 
@@ -220,11 +221,22 @@ def _open(state: State, author: str, op: Op, out: Applied) -> None:
         "workspace": workspace,
         **{key: value for key, value in numbers.items() if value is not None},
         "host": str(who.get("host") or ""),
-        **({"forked": True} if who.get("forked") else {}),
+        **({"forked": True} if who.get("forked") or _is_started_by_member(state, who) else {}),
         **({"remote": {"url": remote.url, "user": remote.user}} if remote else {}),
         "set": _fields(given, "what the session was opened with"),
     }
     _history(state, out, SESSION_LOG, row, "session.json")
+
+
+def _is_started_by_member(state: State, who: Row) -> bool:
+    """Whether multiprocessing started this process in one that has the session open as the same rank, as a loader
+    starts its workers: to the run it is what a forked child is, whatever the method."""
+    parent = who.get("parent")
+    if not isinstance(parent, int):
+        return False
+    running = (state.clients[key] for key, it in state.run.items() if it["state"] == ops.RUNNING)
+    mine = (parent, str(who.get("host") or ""), who.get("rank"))
+    return any((each.pid, each.host, each.rank) == mine for each in running)
 
 
 def counts(state: State) -> dict[str, int]:

@@ -14,7 +14,7 @@ VERSION = 1
 HEAD_BYTES_MAX = 1 << 20
 
 # client → agent
-HELLO = "hello"  # client, {path, dev, ino, by [, key]}
+HELLO = "hello"  # client, {path, dev, ino, by [, key] [, can, version]}
 DATA = "data"  # client, start, running before, running after · bytes
 HAVE = "have"  # client, end, calls lost so far
 FLUSH = "flush"  # client, number, end, durable, hashed
@@ -24,6 +24,7 @@ STATUS = "status"  # number
 STOP = "stop"  # number
 
 # agent → client
+CAN = "can"  # client, what the agent can, its version; only to who said `can`, before the welcome
 WELCOME = "welcome"  # client, applied, running, covered, credit, origin, incarnation
 ACK = "ack"  # client, applied, covered, credit, placed, refused
 FLUSHED = "flushed"  # client, number, problem or nil; the answer to flush and to sync
@@ -42,6 +43,7 @@ CLIENT_KINDS = {HELLO: 2, DATA: 4, HAVE: 3, FLUSH: 5, SYNC: 3, LEAVE: 1, STATUS:
 
 _TEXT_OR_NIL = (str, type(None))
 _AGENT_SHAPES: dict[str, tuple[Any, ...]] = {
+    CAN: (bytes, tuple, str),
     WELCOME: (bytes, int, int, int, int, str, bytes),
     ACK: (bytes, int, int, int, dict, tuple),
     FLUSHED: (bytes, int, _TEXT_OR_NIL),
@@ -128,6 +130,9 @@ def decode_from_agent(frames: list[bytes]) -> tuple[Message, bytes]:
         _client, applied, running, covered, credit, *_texts = rest
         if not _are_numbers((applied, running, covered, credit)):
             raise Unreadable("a welcome says up to where")
+    elif kind == CAN:
+        if not all(isinstance(name, str) for name in rest[1]):
+            raise Unreadable("can says names")
     elif kind == ACK:
         _client, applied, covered, credit, placed, refused = rest
         if not _are_numbers((applied, covered, credit)):

@@ -207,6 +207,8 @@ def _fold_session(state: State, row: Row) -> None:
         state.clients[client].state = row["state"]
         if client in state.run:
             state.run[client].update(state=row["state"], ended_at=time, error=row.get("error"))
+            if row["state"] == ops.KILLED_STATE and _is_replaced(state, client):
+                del state.run[client]
             state.session["updated_at"] = time
             _sum_up_run(state, time, row.get("counts"))
 
@@ -238,18 +240,40 @@ def _fold_open(state: State, row: Row, client: str, time: str) -> None:
     session["write_protected"] = bool(session.get("write_protected") or given.get("write_protected"))
     session["updated_at"] = time
     # A forked child belongs to the run of who forked it, also when that one died before the child was heard of.
-    if not row.get("forked") and not any(each["state"] == ops.RUNNING for each in state.run.values()):
+    rank, size = row.get("rank"), row.get("world_size")
+    if not row.get("forked") and _is_over(state, rank, size):
         state.run = {}
         session["started_at"] = time
-    rank = row.get("rank")
     if rank is not None and not row.get("forked"):
         # A rank that died and is there again, while the others went on: how it ends counts, not that it had died.
         lost = (ops.KILLED_STATE, ops.FAILED)
         state.run = {key: it for key, it in state.run.items() if it["rank"] != rank or it["state"] not in lost}
-    state.run[client] = {"rank": rank, "state": ops.RUNNING}
+    state.run[client] = {"rank": rank, "size": size, "state": ops.RUNNING}
     session["state"] = ops.RUNNING
     for key in ("ended_at", "error", "killed_ranks", "counts"):
         session.pop(key, None)
+
+
+def _is_over(state: State, rank: int | None, size: Any) -> bool:
+    """Whether who opens now begins another run. Not while a client runs, and not a rank that comes when others of the
+    same training have ended already: launchers start them one after the other, and one that failed stays part of it."""
+    clients = list(state.run.values())
+    if any(each["state"] == ops.RUNNING for each in clients):
+        return False
+    return not clients or rank is None or any(each["rank"] in (None, rank) or each["size"] != size for each in clients)
+
+
+def _is_replaced(state: State, client: str) -> bool:
+    """Whether another process of its rank has opened the session since: its launcher was quicker to start one than
+    the agent to see that this one is dead."""
+    mine = state.clients[client]
+    if mine.rank is None or mine.forked:
+        return False
+    keys = list(state.run)
+    later = (state.clients[key] for key in keys[keys.index(client) + 1 :])
+    return any(
+        each.rank == mine.rank and not each.forked and (each.host, each.pid) != (mine.host, mine.pid) for each in later
+    )
 
 
 def _sum_up_run(state: State, time: str, counts: dict[str, int] | None) -> None:
@@ -262,12 +286,18 @@ def _sum_up_run(state: State, time: str, counts: dict[str, int] | None) -> None:
     session = state.session
     session["state"] = next((s for s in (ops.FAILED, ops.KILLED_STATE) if s in states), ops.FINISHED)
     session["ended_at"] = time
-    error = next((each for each in ends if each.get("error") and each["state"] == session["state"]), None)
-    if error:
+    # When one rank has died its launcher asks the others to end: the one is named, and not those.
+    killed = [each for each in ends if each["state"] == ops.KILLED_STATE]
+    vanished = [each for each in killed if not each.get("error")]
+    if session["state"] == ops.FAILED or vanished:
+        killed = vanished
+    worst = (each for each in ends if each["state"] == session["state"])
+    error = next((each for each in worst if each.get("error")), None)
+    if error and (session["state"] == ops.FAILED or not vanished):
         session["error"] = {**error["error"], **({} if error["rank"] is None else {"rank": error["rank"]})}
-    killed = [each["rank"] for each in ends if each["state"] == ops.KILLED_STATE and each["rank"] is not None]
-    if killed:
-        session["killed_ranks"] = sorted(killed)
+    ranks = {each["rank"] for each in killed} - {None}
+    if ranks:
+        session["killed_ranks"] = sorted(ranks)
     if counts is not None:
         session["counts"] = counts
 

@@ -44,6 +44,7 @@ class Disk(Protocol):
     """The operations. All raise :class:`OSError`; ``write`` may be short; ``rename`` replaces."""
 
     def root(self, path: str) -> int: ...
+    def private(self, path: str) -> int: ...
     def open(self, path: str, flags: int, at: int) -> int: ...
     def folder(self, path: str, at: int) -> int: ...
     def close(self, fd: int) -> None: ...
@@ -88,6 +89,15 @@ class RealDisk:
         """Open the folder at an absolute path of the outside world, following links in it."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def private(self, path: str) -> int:
+        """``root`` of a folder that is ours and that nobody else may enter; :class:`PermissionError` for any other."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS)
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid() or _stat.S_IMODE(found.st_mode) & 0o077:
+            os.close(fd)
+            raise PermissionError(errno.EPERM, "the folder is not ours alone", path)
+        return fd
+
     def _parent(self, parts: list[str], at: int) -> int:
         # One openat per component: the only portable way to refuse a symbolic link in the middle of a path.
         fd = os.dup(at)
@@ -106,9 +116,14 @@ class RealDisk:
         parent = self._parent(parts[:-1], at)
         try:
             # O_NONBLOCK: a FIFO that somebody put where a log belongs must not hang us. No effect on regular files.
-            return os.open(parts[-1], flags | _SYSTEM_NAMESPACE_FLAGS | os.O_NONBLOCK, 0o666, dir_fd=parent)
+            fd = os.open(parts[-1], flags | _SYSTEM_NAMESPACE_FLAGS | os.O_NONBLOCK, 0o666, dir_fd=parent)
         finally:
             os.close(parent)
+        mode = os.fstat(fd).st_mode
+        if not (_stat.S_ISREG(mode) or _stat.S_ISDIR(mode)):  # a device, too: it may have no end
+            os.close(fd)
+            raise OSError(errno.EINVAL, "neither a regular file nor a folder", path)
+        return fd
 
     def folder(self, path: str, at: int) -> int:
         """Open a folder below ``at``."""

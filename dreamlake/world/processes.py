@@ -41,6 +41,14 @@ def _pid_namespace() -> str:
         return ""
 
 
+def mount_namespace() -> str:
+    """Who shares it sees the same paths; "" where there is no such thing."""
+    try:
+        return os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return ""
+
+
 def start_time(pid: int) -> float | None:
     """When that process began, in a unit that is the same for everybody on this boot; None when there is none."""
     if sys.platform.startswith("linux"):
@@ -56,6 +64,16 @@ def start_time(pid: int) -> float | None:
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
+        return None
+
+
+def state(pid: int) -> str | None:
+    """What the kernel says that process is at, a letter (proc(5)): ``D`` waits for a disk, ``T`` is stopped; None where
+    it does not say."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
         return None
 
 
@@ -84,3 +102,14 @@ def memory_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def descriptors() -> tuple[int, int] | None:
+    """How many descriptors this process has open, and how many it may have; None where that cannot be told."""
+    import resource
+
+    try:
+        count = len(os.listdir("/dev/fd")) - 1  # without the one that this takes
+    except OSError:
+        return None
+    return count, resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -44,6 +44,21 @@ class Registry:
         with contextlib.suppress(OSError):
             os.unlink(self._file(path))
 
+    def changed(self) -> int:
+        """A number that is another one when something was added or dropped."""
+        try:
+            return os.stat(self._folder).st_mtime_ns
+        except OSError:
+            return 0
+
+    def written(self) -> dict[str, int]:
+        """The directories remembered that are there, with a number that is another one when one was added again."""
+        found: dict[str, int] = {}
+        for path in self.paths(forget=False):
+            with contextlib.suppress(OSError):
+                found[path] = os.stat(self._file(path)).st_mtime_ns
+        return found
+
     def paths(self, *, forget: bool = True) -> list[str]:
         """The directories remembered, sorted, without those that are gone; which are forgotten, unless this is another
         host's registry: they may be there."""

@@ -11,12 +11,14 @@ import os
 import select
 import socket
 import stat
+import struct
 from typing import Protocol
 
 import zmq
 
 # A batch is one record (8 MiB) at most, or credit (1 MiB), and a little more.
 MESSAGE_BYTES_MAX = 9 << 20
+_PEER = struct.Struct("iII")  # ucred(7): pid, uid, gid
 _HUB_QUEUE = 8  # messages per client that wait in ZeroMQ: of who keeps to no credit, so many of the largest
 _BACKLOG = 4096  # 360 ranks may connect in one second
 
@@ -85,11 +87,13 @@ class ZmqLines:
         self._poller.register(dealer, zmq.POLLIN)
         return ZmqLine(dealer, self._poller)
 
-    def wait(self, seconds: float) -> None:
-        """Until something has come on a line, ``wake`` was called, or the time is over."""
-        for ready, _event in self._poller.poll(max(0, int(seconds * 1000))):
+    def wait(self, seconds: float) -> bool:
+        """Until something has come on a line, ``wake`` was called (both: True), or the time is over."""
+        found = self._poller.poll(max(0, int(seconds * 1000)))
+        for ready, _event in found:
             if ready == self._waker.fd:
                 self._waker.drain()
+        return bool(found)
 
     def doze(self, seconds: float) -> None:
         """Until ``wake`` was called or the time is over, whatever comes on the lines."""
@@ -132,10 +136,10 @@ class ZmqHub:
 
     libzmq unlinks whatever stands at an ``ipc://`` path before it binds, a live agent's socket too. So the socket is
     made here, under the agent's lock, under another name, and renamed into place; libzmq is given the descriptor
-    (``ZMQ_USE_FD``).
+    (``ZMQ_USE_FD``). Or systemd has made it and goes on holding it: then its name is not ours to remove.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, held: socket.socket | None = None) -> None:
         self.path = path
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -148,14 +152,24 @@ class ZmqHub:
         self._waker = _Waker()
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._identity: tuple[int, int] | None = None
-        self.listen()
+        self.is_held = False  # whether the name of our socket is systemd's
+        self.listen(held)
 
-    def listen(self) -> None:
-        listener = listening_socket(self.path)
-        found = os.stat(self.path)
-        self._identity = (found.st_dev, found.st_ino)
+    def listen(self, held: socket.socket | None = None) -> None:
+        listener = held or listening_socket(self.path)
+        listener.setblocking(False)
+        self.is_held = held is not None
+        self._identity = None
+        if answers(self.path):  # one that is held may have lost its name: the next look finds that
+            found = os.stat(self.path)
+            self._identity = (found.st_dev, found.st_ino)
         self._router.set(zmq.USE_FD, listener.detach())
         self._router.bind(f"ipc://{self.path}")
+
+    def move(self, path: str) -> None:
+        """Listen at another place; who is connected stays so."""
+        self.path = path
+        self.listen()
 
     def is_listening(self) -> bool:
         """Whether the path still leads to us: somebody may have cleaned the folder up."""
@@ -188,7 +202,7 @@ class ZmqHub:
         self._waker.wake()
 
     def close(self) -> None:
-        if self.is_listening():
+        if self.is_listening() and not self.is_held:
             os.unlink(self.path)
         self._router.close()
         self._waker.close()
@@ -215,13 +229,22 @@ def listening_socket(path: str) -> socket.socket:
 
 
 def answers(path: str) -> bool:
-    """Whether somebody listens at ``path``: a socket file that a dead agent left refuses."""
+    """Whether one of ours listens at ``path``: a socket file that a dead agent left refuses, and one that somebody else
+    put there, when the folder was not private yet, is nobody's."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(1.0)
     try:
         probe.connect(path)
+        return _listener(probe) in (None, os.getuid(), 0)  # root may have made it for us, and may do as it likes anyway
     except OSError:
         return False
     finally:
         probe.close()
-    return True
+
+
+def _listener(connected: socket.socket) -> int | None:
+    """The user who made the socket at the other end; None where the system does not say."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _pid, uid, _gid = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)

@@ -18,7 +18,9 @@ def described(state: State | None) -> dict[str, Any]:
     core.sessions[KEY] = Session(KEY, "/data/project/run")
     directories = {} if state is None else {KEY: SimpleNamespace(state=state)}
     world = SimpleNamespace(monotonic=lambda: 0.0)
-    loop: Any = SimpleNamespace(core=core, directories=directories, who={"pid": 1, "host": "node1"}, world=world)
+    loop: Any = SimpleNamespace(
+        core=core, directories=directories, who={"pid": 1, "host": "node1", "endpoint": "ipc:///x"}, world=world
+    )
     (found,) = Status(loop, "ipc:///x", "/log").describe()["sessions"]
     return dict(found)
 

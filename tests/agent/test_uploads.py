@@ -284,19 +284,20 @@ def test_the_uploader_rests_when_there_is_nothing_to_send() -> None:
     assert told.rested == 1
 
 
-def test_a_backlog_over_the_limit_is_told_once_until_it_has_shrunk() -> None:
+def test_what_waits_to_be_sent_is_summed_over_directories() -> None:
     told = Told()
     told.owe("/a")
+    told.owe("/b")
     jobs = told.tick()
-    for size, warnings in (
-        (config.BACKLOG_BYTES, 1),
-        (config.BACKLOG_BYTES * 2, 1),
-        (10, 1),
-        (config.BACKLOG_BYTES, 2),
-    ):
-        told.uploads.measured(on.UploadMeasured(jobs[0].number, (5, size)))
-        told.tick(1)
-        assert len(told.told) == warnings
+    for job in jobs:
+        told.uploads.measured(on.UploadMeasured(job.number, (1, 100)))
+    assert told.uploads.waiting_bytes() == 100 * len(jobs)
+    assert told.uploads.owing() == {"/a", "/b"}
+    for job in jobs:
+        if job.path == "/a":
+            told.end(job)
+    assert told.uploads.waiting_bytes() == 100 * len([job for job in jobs if job.path == "/b"]) > 0
+    assert told.uploads.owing() == {"/b"}
 
 
 def test_a_directory_that_was_moved_while_it_is_open_is_not_taken_for_sent() -> None:

@@ -60,7 +60,7 @@ class AgentProcess:
         processes.verdict(who)  # must bear whatever a journal says of its writer
         return processes.ALIVE if self.lives else processes.GONE
 
-    def _log(self, level: str, text: str) -> None:
+    def _log(self, level: str, text: str, **_about: str) -> None:
         text.encode()
         self.notes += 1
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +19,12 @@ def volume() -> Iterator[Volume]:
             yield volume
     except CannotMount as reason:
         pytest.skip(f"no file system whose power could be cut: {reason}")
+
+
+@pytest.fixture
+def commons() -> Iterator[Path]:
+    """A folder that everybody may enter, and write to, as a project's on a shared disk."""
+    made = Path(tempfile.mkdtemp(prefix="dlc", dir="/tmp"))
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)

@@ -352,8 +352,9 @@ def test_an_agent_of_another_version_is_said_once_and_training_goes_on(
     assert other.stdout
     assert other.stdout.readline() == "listening\n"
     said = trains(root)
-    assert said.count("the agent speaks another version: `dreamlake agent restart`; operations stay") == 1
-    assert_only_the_journal_has_it(folder, said, "another version")
+    assert said.count("another protocol than this dreamlake") == 1
+    assert "agent restart; every call is kept in its journal" in said
+    assert_only_the_journal_has_it(folder, said, "another protocol")
     other.kill()
     other.wait()
     assert_nothing_is_lost(root, folder)

@@ -313,6 +313,11 @@ class SimProcess:
         return self._descriptor(found) if isinstance(found, Folder) else _refuse(errno.ENOTDIR, path)
 
     @_operation
+    def private(self, path: str) -> int:
+        found = self.disk.walk(path)
+        return self._descriptor(found) if isinstance(found, Folder) else _refuse(errno.ENOTDIR, path)
+
+    @_operation
     def open(self, path: str, flags: int, at: int) -> int:
         parent, name = self._place(path, at)
         if name not in parent.names and flags & os.O_CREAT:

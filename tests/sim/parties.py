@@ -94,7 +94,7 @@ class AgentProcess(Party):
         self.loop = Loop(self.core, *seams)
         self._remember = sorted(memory.paths)
 
-    def _log(self, level: str, text: str) -> None:
+    def _log(self, level: str, text: str, **_about: str) -> None:
         self.world.note(f"{self.name} {level}: {text}")
 
     def turn(self) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from dreamlake import config
+from dreamlake.reader.spools import MARKER
 from tests.sim import promises
 from tests.sim.platter import Folder
-from tests.sim.promises import Book, Call, Violation
+from tests.sim.promises import Book, Call, Found, Violation
+
+SPOOL = f"/scratch/{config.spool_name()}"
 
 if TYPE_CHECKING:
+    from dreamlake.reader.replay import Loaded
     from dreamlake_agent.store.directory import Directory
     from tests.sim.disk import SimDisk
     from tests.sim.world import World
@@ -23,6 +28,7 @@ class Place:
         self.books: list[Book] = []
         self.removed = self.power_lost = False
         self.copied = False
+        self.wiped = False  # a spool of its journals was removed
         self.edits: dict[str, list[bytes]] = {}
         # what has left the machine: log → its first bytes. They can never be called back.
         self.left: dict[str, bytes] = {}
@@ -43,13 +49,35 @@ class Place:
         """cp -r, at one instant: as much is promised of the copy as was written by then."""
         disk.copy_tree(self.path, path)
         made = Place(path, disk.walk(path).number)
-        made.copied, made.power_lost = True, self.power_lost
+        made.copied, made.power_lost, made.wiped = True, self.power_lost, self.wiped
         made.books = [
             Book(book.client, book.name, made, book.forked, [copy.copy(call) for call in book.calls], book.closed)
             for book in self.books
         ]
+        for book, original in zip(made.books, self.books, strict=True):
+            if not original.spooled:
+                continue
+            book.closed, book.spooled = None, True  # its journal is not in the copy
+            for call in book.calls:
+                call.free = True
         made.left, made.edits = dict(self.left), {view: list(edits) for view, edits in self.edits.items()}
+        if any(book.spooled for book in made.books):  # commits end where one names a journal that is not in the copy
+            made.left = {}
+            for call in [call for book in made.books for call in book.calls]:
+                call.index = None
         return made
+
+    def wipe(self) -> None:
+        """Somebody removed the spool. A client that lives has its journal open and brings it into the directory; what
+        the dead had there and no checkpoint covers is gone. Until then commits name a journal that nobody can read, so
+        that an agent that takes over may number anew what no checkpoint covers, whoever wrote it."""
+        self.wiped, self.left = True, {}
+        for book in self.books:
+            if book.spooled:
+                book.lose_spool()
+            for call in book.calls:
+                call.durable = call.durable and (call.pinned or not book.spooled)
+                call.index = call.index if call.pinned else None
 
     def edit(self, disk: SimDisk, view: str, content: bytes) -> None:
         """Write over a view in an editor; an edit that nobody had seen yet is gone, and that is the user's affair."""
@@ -67,7 +95,7 @@ class Place:
 
     def push(self, disk: SimDisk, directory: Directory) -> None:
         """Take what may leave the machine; what left before must be its beginning."""
-        for log, size in directory.durable.items():
+        for log, size in () if self.wiped else directory.durable.items():
             rows = disk.read(f"{self.path}/{log}")[:size]
             if len(rows) < size:
                 raise Violation(f"{log} has {len(rows)} bytes, and {size} may leave the machine")
@@ -99,18 +127,23 @@ class Place:
 
     def check_reading(self, world: World) -> None:
         """Whatever lives or not: a reader who replays the journals finds every call that has returned."""
-        at = world.user.root(self.path)
-        _loaded, found = promises.replayed(world.user, at)
-        world.user.close(at)
+        if self.wiped:
+            return  # until its clients have brought their journals home
+        _loaded, found = self._replayed(world)
         promises.check_rows(found, self.books, self._free(world))
+
+    def _replayed(self, world: World) -> tuple[Loaded, Found]:
+        at = world.user.root(self.path)
+        with promises.with_spools(world.user, at, self.path) as disk:
+            found = promises.replayed(disk, at)
+        world.user.close(at)
+        return found
 
     def check(self, world: World) -> None:
         """All is covered, closed and let go."""
         tree, free = world.disk.tree(self.path), self._free(world)
         promises.check_rows(promises.read_rows(tree), self.books, free)
-        at = world.user.root(self.path)
-        loaded, found = promises.replayed(world.user, at)
-        world.user.close(at)
+        loaded, found = self._replayed(world)
         if loaded.warnings:
             raise Violation(f"the directory is not sound: {loaded.warnings}")
         promises.check_rows(found, self.books, free)
@@ -125,8 +158,12 @@ class Place:
                 raise Violation(f"rows of {log} had left the machine and are gone")
             self._check_left(log, tree[log])
         # Of a journal that power loss took, the captures stay: nobody can say any more what they were.
-        kinds = (".dreamlake/journals/",) if self.power_lost else (".dreamlake/journals/", ".dreamlake/incoming/")
+        # Nor of one in a spool, which did not come with a copy.
+        lacking = self.power_lost or self.wiped or (self.copied and any(book.spooled for book in self.books))
+        kinds = (".dreamlake/journals/",) if lacking else (".dreamlake/journals/", ".dreamlake/incoming/")
         left = [path for path in tree if path.startswith(kinds)]
+        if self.power_lost or self.copied or self.wiped:  # a marker of what is gone, or is not the copy's
+            left = [path for path in left if not path.endswith(MARKER)]
         if left:
             raise Violation(f"all is covered and closed, and these stay: {left}")
 

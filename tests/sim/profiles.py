@@ -43,6 +43,7 @@ class Profile:
     preempt: float = 0.02  # per disk call: somebody else has a turn in the middle
     blind: float = 0.0  # of worlds in which no agent can see a pid, so that locks must say who lives
     lies: float = 0.0  # per verdict: it is the wrong one
+    spool: float = 0.0  # of clients: their journals are in a spool
     disk: Faults = field(default_factory=Faults)
     network: NetworkFaults = field(default_factory=NetworkFaults)
 
@@ -74,21 +75,27 @@ _USERS = {"remove": 0.4, "copy": 0.4, "move": 0.3, "edit": 1.0}
 
 PROFILES = (
     Profile("quiet", _with(**_ARRIVALS, start_agent=1.0, stop_agent=0.3)),
-    Profile("crashy", _with(**_DEATHS, stop_agent=0.3), homes=2, blind=0.3),
+    Profile("crashy", _with(**_DEATHS, stop_agent=0.3, wipe=0.2), homes=2, blind=0.3, spool=0.5),
     Profile(
         "lossy",
         _with(**_ARRIVALS, kill_agent=0.5, doom_agent=0.5, start_agent=1.0),
         homes=2,
         network=NetworkFaults(drop=0.05, duplicate=0.05, delay=0.2, reset=0.02, connect_late=0.1, chaos=True),
     ),
-    Profile("full", _with(**_DEATHS, fill=1.5, heal=3.0), disk=Faults(short_write=0.03, short_read=0.03, eio=0.003)),
-    Profile("power", _with(**_DEATHS, power=0.4, doom_power=0.6, sync=3.0, flush=4.0)),
+    Profile(
+        "full",
+        _with(**_DEATHS, fill=1.5, heal=3.0),
+        spool=0.3,
+        disk=Faults(short_write=0.03, short_read=0.03, eio=0.003),
+    ),
+    Profile("power", _with(**_DEATHS, power=0.4, doom_power=0.6, sync=3.0, flush=4.0), spool=0.4),
     Profile(
         "unsound",
         _with(**_ARRIVALS, kill_agent=0.5, start_agent=1.0, power=0.5, doom_power=0.5, sync=4.0, flush=6.0),
+        spool=0.3,
         disk=Faults(fsync_error=0.1, forget_names=False),
     ),
-    Profile("users", _with(**_DEATHS, **_USERS, fill=0.3, heal=2.0), homes=2, sessions=2),
+    Profile("users", _with(**_DEATHS, **_USERS, fill=0.3, heal=2.0), homes=2, sessions=2, spool=0.4),
     Profile(
         "ranks",
         _with(**_DEATHS, fork=2.0, open_another=1.0, pause_client=0.5, pause_agent=0.5, stop_agent=0.3, jump=0.5),
@@ -96,6 +103,7 @@ PROFILES = (
         sessions=2,
         blind=0.3,
         lies=0.05,
+        spool=0.3,
     ),
     Profile(
         "everything",
@@ -114,11 +122,13 @@ PROFILES = (
             pause_agent=0.3,
             sync=2.0,
             flush=3.0,
+            wipe=0.2,
         ),
         homes=2,
         sessions=2,
         blind=0.3,
         lies=0.02,
+        spool=0.3,
         disk=Faults(short_write=0.02, short_read=0.02, eio=0.001, fsync_error=0.02, forget_names=False),
         network=NetworkFaults(drop=0.02, duplicate=0.02, delay=0.1, reset=0.01, connect_late=0.05),
     ),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import Loaded, committed, leftovers, load
+from dreamlake.reader.spools import Spooled
 from dreamlake.wire.state import (
     FILES_LOG,
     FILES_VIEW,
@@ -67,10 +69,20 @@ class Book:
     calls: list[Call] = field(default_factory=list)
     closed: bool | None = False  # its CLOSE is in the journal; None when that cannot be known
     end: str | None = None  # how the process ended: "left", "died"
+    spooled: bool = False
+    lost_spool: bool = False  # and it was removed
 
     @property
     def gone(self) -> bool:
         return self.place.removed
+
+    def lose_spool(self) -> None:
+        """What a dead client had there is gone, or covered."""
+        self.lost_spool = True
+        if self.end is not None:
+            self.closed = None
+            for call in self.calls:
+                call.free, call.index = True, None
 
     def returned(self, upto: int | None = None) -> Iterable[Call]:
         return [call for call in self.calls if call.end is not None and (upto is None or call.end <= upto)]
@@ -116,6 +128,16 @@ def read_rows(tree: dict[str, bytes]) -> Found:
                 raise Violation(f"{path} has a line that is no JSON: {line[:200]!r}") from None
         found.rows[path] = rows
     return found
+
+
+@contextmanager
+def with_spools(disk: Disk, at: int, path: str) -> Iterator[Spooled]:
+    """The directory at that path, with the journals that are not in it."""
+    spooled = Spooled(disk, at, path, "sim")
+    try:
+        yield spooled
+    finally:
+        spooled.let_go()
 
 
 def replayed(disk: Disk, at: int) -> tuple[Loaded, Found]:
@@ -238,9 +260,10 @@ def check_ends(state: State, books: Iterable[Book], *, doubtful: bool) -> None:
             _expect(client.state in wanted, f"client {book.name} is {client.state}, and should be {sorted(wanted)}")
 
 
-def is_committed(disk: Disk, at: int, client: bytes, end: int) -> bool:
+def is_committed(disk: Disk, at: int, path: str, client: bytes, end: int) -> bool:
     """Whether ``commits.log`` covers that much of the client's stream."""
-    loaded = load(disk, at, read_file(disk, ".dreamlake/origin", at, 100).decode().strip())
-    for _ in committed(disk, at, loaded):
-        pass
+    with with_spools(disk, at, path) as seen:
+        loaded = load(seen, at, read_file(disk, ".dreamlake/origin", at, 100).decode().strip())
+        for _ in committed(seen, at, loaded):
+            pass
     return loaded.is_finished(client) or loaded.position(client)[0] >= end

@@ -13,7 +13,7 @@ from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG, data_log
 from dreamlake.world.disk import NEW, WRITE, write_all
 from dreamlake.writer import Process, Writer, _writers
 from tests.sim.parties import Party
-from tests.sim.places import Place, place_of
+from tests.sim.places import SPOOL, Place, place_of
 from tests.sim.promises import Book, Call, Violation, is_committed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Pen(Writer):
     def _begin(self) -> None:
         super()._begin()
         self.journal.lock = self._training.lock  # type: ignore[assignment]
-        self._training.began(self.journal.client)
+        self._training.began(self.journal.client, spooled=self.journal.spool is not None)
 
     def _carry(self, op: tuple[Any, ...]) -> None:
         lost = self.lost
@@ -84,11 +84,22 @@ class Training:
     def conversation(self) -> Conversation:
         return self.pen.conversation
 
-    def began(self, client: bytes) -> None:
+    def began(self, client: bytes, *, spooled: bool) -> None:
         place = self.world.place_at(self.path)
         closed = None if self.leaving else False
-        self.books.append(Book(client, self.client.name, place, forked=self.forked, closed=closed))
+        self.books.append(Book(client, self.client.name, place, forked=self.forked, closed=closed, spooled=spooled))
         place.books.append(self.book)
+
+    def ended(self, how: str) -> None:
+        for book in self.books:
+            book.end = book.end or how
+            if book.lost_spool and not self.is_home:
+                book.lose_spool()
+
+    @property
+    def is_home(self) -> bool:
+        """Whether the journal is in the directory."""
+        return self.pen.journal.spool is None
 
     def carried_over(self, packed: bytes, end: int | None) -> None:
         """An operation that the removed directory's agent had not taken is in the new one."""
@@ -224,8 +235,9 @@ class Training:
     def _learn(self, call: Call) -> bool:
         if call.free:
             return True
-        call.index = self.conversation.index_of(call.track, call.ordinal)
-        return call.index is not None
+        index = self.conversation.index_of(call.track, call.ordinal)
+        call.index = None if self.place.wiped else index
+        return index is not None
 
     def _flushed(self, request: FlushRequest, book: Book) -> None:
         if request.remote:
@@ -234,10 +246,10 @@ class Training:
         if request.problem is not None:
             raise Violation(f"a flush of {self.client.name} failed: {request.problem}")
         self.world.note(f"{self.client.name} flushed {request.end}{' durable' if request.durable else ''}")
-        if book.gone:
+        if book.gone or book.place.wiped:
             return
         at = self.world.user.root(book.place.path)
-        if not is_committed(self.world.user, at, book.client, request.end):
+        if not is_committed(self.world.user, at, book.place.path, book.client, request.end):
             raise Violation(f"{self.client.name} was told that {request.end} is flushed, and it is not committed")
         self.world.user.close(at)
         if request.durable:
@@ -269,6 +281,7 @@ class Client(Party):
         self.credits: dict[Conversation, int] = {}
         self.number = 0
         self.paused = 0.0
+        self._spools = world.profile.spool > 0 and world.chance.random() < world.profile.spool
         self.board = Switchboard(world.network.connect, self._find, self._start, self._gone)
         self.process = Process(
             disk=self.disk,
@@ -278,12 +291,18 @@ class Client(Party):
             random=world.client_id,
             myself=lambda: self.who,
             link=lambda: self,
+            spool=self._spool,
         )
 
     def _make_folder(self, path: str) -> None:
         root = self.disk.root("/")
         self.disk.mkdirs(path.lstrip("/"), root)
         self.disk.close(root)
+
+    def _spool(self) -> str | None:
+        if self._spools:
+            self._make_folder(SPOOL)
+        return SPOOL if self._spools else None
 
     def _path_of(self, fd: int) -> str | None:
         place = place_of(self.world, self.disk.fstat(fd).ino)
@@ -338,13 +357,15 @@ class Client(Party):
         self.world.disk.fork(self.pid, child.pid)
         child.inherited = [training.path for training in self.trainings if not training.leaving]
         journals = [each[3] for training in self.trainings for each in training.pen.journal._segments]
+        spools = [training.pen.journal.spool for training in self.trainings]
+        journals += [fd for spool in spools if spool is not None for fd in (spool.root, spool._marker)]
         self.world.act(child, "call", lambda: [child.disk.close(fd) for fd in journals])
 
     def exit(self) -> None:
         """The end of a script that closed its sessions."""
         for training in self.trainings:
             training.pen.close()
-            training.book.end = "left"
+            training.ended("left")
 
     @property
     def locked(self) -> bool:
@@ -357,8 +378,7 @@ class Client(Party):
     def died(self) -> None:
         """Nobody will carry over any more what stands in a removed directory."""
         for training in self.trainings:
-            for book in training.books:
-                book.end = book.end or "died"
+            training.ended("died")
 
     def end(self) -> None:
         for line in list(self.board._lines.values()):

@@ -23,7 +23,7 @@ from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
 from tests.sim.network import NetworkFaults, SimNetwork
 from tests.sim.ownership import check_ownership
 from tests.sim.parties import AgentProcess, Memory, Party
-from tests.sim.places import Place, place_of
+from tests.sim.places import SPOOL, Place, place_of
 from tests.sim.profiles import Profile, limits, profile_of
 from tests.sim.promises import Call, Violation
 from tests.sim.trainings import Client, Training
@@ -65,6 +65,7 @@ class World:
         self.disk = SimDisk(self.chance, self.profile.disk)
         self.network = SimNetwork(self.chance, self.profile.network)
         self.disk.mkdirs("/runs/w")
+        self.disk.mkdirs("/scratch")
         self.disk.settle()
         self.disk.before, self.disk.after = self._before, self._after
 
@@ -289,6 +290,16 @@ class World:
             self.note(f"the user removes {place.path}")
             place.remove(self.disk)
 
+    def _wipe(self) -> None:
+        """Node-local disk is cleaned."""
+        if self._depth == 0 and self.disk.exists(SPOOL):
+            self.note("the spool is removed")
+            self.disk.remove_tree(SPOOL)
+            self.disk.settle_names()
+            for place in self.places:
+                if not place.removed:
+                    place.wipe()
+
     def _copy(self) -> None:
         place = self._some_place()
         if place is not None and sum(not each.removed for each in self.places) < PLACES_MAX:
@@ -402,6 +413,7 @@ class World:
         "jump": _jump,
         "remove": _remove,
         "copy": _copy,
+        "wipe": _wipe,
         "move": _move,
         "edit": _edit,
         "push": _push,
@@ -494,6 +506,14 @@ class World:
                     place.check(self)
                 except Violation as found:
                     raise Violation(f"{place.path}: {found}") from found
+        # Where a directory was removed, or power loss took a marker, the journal of a dead client stays.
+        if not any(place.removed or place.power_lost or place.wiped for place in self.places) and self.disk.exists(
+            SPOOL
+        ):
+            # What died before it had marked its journal; the next that begins there clears it away.
+            left = [path for path, data in self.disk.tree(SPOOL).items() if b"name" in data]
+            if left:
+                raise Violation(f"all is covered and closed, and in the spool these stay: {sorted(left)}")
 
     @property
     def trace(self) -> tuple[str, str]:

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from dreamlake import config
-from dreamlake.wire import codec, messages, ops, window
+from dreamlake.wire import capabilities, codec, messages, ops, window
 from dreamlake.wire.remotes import remote_of
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
+from dreamlake_agent.core.counts import Counts
 from dreamlake_agent.core.effects import Effect
+from dreamlake_agent.core.limits import Thresholds
 from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED, Client, Flush, Hashing, Session, Syncing
 from dreamlake_agent.core.uploads import Tell, Uploads
+from dreamlake_agent.core.watch import Watch
 
 Effects = Iterator[Effect]
 
@@ -25,8 +28,9 @@ Effects = Iterator[Effect]
 class Agent:
     """Every decision of one agent. ``incarnation`` tells clients that it is another one than before."""
 
-    def __init__(self, incarnation: bytes, backlog_bytes: int = config.BACKLOG_BYTES) -> None:
+    def __init__(self, incarnation: bytes, thresholds: Thresholds | None = None, version: str = "unknown") -> None:
         self.incarnation = incarnation
+        self.version = version
         self.sessions: dict[on.Key, Session] = {}
         # where a client's session is; a message names only the client
         self._homes: dict[bytes, on.Key] = {}
@@ -35,7 +39,9 @@ class Agent:
         self._stop_at: float | None = None
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
-        self.uploads = Uploads(backlog_bytes)
+        self.uploads = Uploads()
+        self.watch = Watch(thresholds)
+        self.counts = Counts()
         self.points = 0
         self.operations = 0
 
@@ -55,6 +61,8 @@ class Agent:
             return []
         if isinstance(event, on.Uploaded):
             return list(self._uploaded(event))
+        if isinstance(event, on.Gauged):
+            return list(self.watch.measured(event.disks, self.sessions, self.uploads, now))
         session = self.sessions.get(event.key)
         if session is None:
             return []
@@ -85,6 +93,10 @@ class Agent:
                 yield from self._SAID[kind](self, session, client, event, *rest[1:])
 
     def _hello(self, peer: on.Peer, client_id: bytes, who: dict[str, Any]) -> Effects:
+        said = capabilities.said_by(who)
+        if said.can is not None:
+            # Before anything else is said: whoever hears something else first knows that there are no capabilities.
+            yield do.Send(peer, (messages.CAN, client_id, capabilities.mine(), self.version))
         if self._stop_at is not None:
             yield do.Send(peer, (messages.STOPPING, client_id))
             return
@@ -94,7 +106,7 @@ class Agent:
             session = self.sessions[key] = Session(key, who["path"], scanned_at=self._now)
             yield do.OpenDirectory(key, who["path"])
         client = session.client(client_id)
-        client.peer, client.heard, client.lives = peer, self._now, True
+        client.peer, client.heard, client.lives, client.said = peer, self._now, True, said
         self._homes[client_id] = key
         given = who.get("key") or {}
         remote = remote_of(given)
@@ -146,7 +158,8 @@ class Agent:
             yield from self._ack(session, client)
         elif before != client.running:
             reason = "the journal does not continue what was applied before under the same client id"
-            yield do.Note("error", f"{session.path}: {client.id.hex()}: {reason}")
+            about = {"path": session.path, "client": client.id.hex()}
+            yield do.Note("error", f"{session.path}: {client.id.hex()}: {reason}", about)
             yield do.Send(event.peer, (messages.TROUBLE, client.id, reason))
         elif codec.run_on(event.body, before) != after or not event.body:
             yield from self._ack(session, client)
@@ -161,6 +174,7 @@ class Agent:
         """What a journal could not take is counted, also while the directory is in trouble: that is when it happens."""
         if lost > client.lost:
             session.lost += lost - client.lost
+            self.counts.lost += lost - client.lost
             client.lost = lost
             self.last_error = f"{session.path}: {session.lost} calls could not be kept by a client's journal"
 
@@ -297,8 +311,11 @@ class Agent:
                 yield do.DropJournal(session.key, journal.client)
                 continue
             client = session.client(journal.client)
+            if not client.stands and journal.position is not None:
+                # One that could not be seen for a while was forgotten here, and not by its directory.
+                client.applied, client.running, client.covered = journal.position
             client.seen_end = max(client.applied, journal.end)
-            client.lives, client.locked = journal.lives, journal.locked
+            client.lives, client.locked, client.spooled = journal.lives, journal.locked, journal.spooled
             if client.heard < 0:
                 client.heard = self._now
 
@@ -319,13 +336,14 @@ class Agent:
     def _stall(self, session: Session, reason: str) -> Effects:
         first, most = config.RETRY_SECONDS
         session.phase = STALLED
+        self.counts.failures += 1
         session.retry_wait = min(most, session.retry_wait * 2 or first)
         session.retry_at = self._now + session.retry_wait
         session.flushes, session.syncs = [], []
         session.committed_applies = session.applies
         if session.trouble != reason:
             session.trouble = self.last_error = reason
-            yield do.Note("error", f"{session.path}: {reason}; trying again")
+            yield do.Note("error", f"{session.path}: {reason}; trying again", {"path": session.path})
         for client in session.clients.values():
             if client.peer is not None:
                 yield do.Send(client.peer, (messages.TROUBLE, client.id, reason))
@@ -333,10 +351,12 @@ class Agent:
     def _broke(self, session: Session, event: on.Broke) -> Effects:
         yield do.Release(session.key)
         session.distrust = session.distrust or event.distrust
+        self.counts.failed_syncs += event.distrust
         yield from self._stall(session, event.reason)
 
     def _vanished(self, session: Session, event: on.Vanished) -> Effects:
-        yield do.Note("warning", f"{session.path} was removed; clients that have it open begin anew")
+        text = f"{session.path} was removed; clients that have it open begin anew"
+        yield do.Note("warning", text, {"path": session.path})
         yield do.Release(session.key)
         self.uploads.forget(session.path)
         for client in session.clients.values():
@@ -351,21 +371,23 @@ class Agent:
         client = session.client(event.client)
         client.owed_ack = True
         session.bytes_since_checkpoint += event.end - client.applied
+        self.counts.applied_bytes += event.end - client.applied
         client.applied, client.running = event.end, event.running
         client.seen_end = max(client.seen_end, event.end)
         client.state = event.state
         session.remotes = event.remotes
         session.points += event.points
         self.points += event.points
-        session.operations += 1
-        self.operations += 1
+        session.operations += event.operations
+        self.operations += event.operations
         for track, spans in event.placed.items():
             client.placed.setdefault(track, []).extend(spans)
         for position, reason in event.refused.items():
             client.refused += 1
+            self.counts.refused += 1
             client.refusals.append((position, reason))
             self.last_error = f"{session.path}: refused: {reason}"
-            yield do.Note("warning", self.last_error)
+            yield do.Note("warning", self.last_error, {"path": session.path, "client": client.id.hex()})
         if session.phase == RECOVERING or client.id in session.following:
             yield self._commit(session)
 
@@ -373,6 +395,7 @@ class Agent:
         session.committed_applies = event.upto
         if event.runs:
             session.commits += 1
+            self.counts.commits += 1
             session.committed_at = self._now
         for file_id in session.landing:
             session.hashing.pop(file_id, None)
@@ -445,7 +468,9 @@ class Agent:
             client.state = ops.KILLED_STATE
             yield self._say(session, (ops.KILLED, self._wall, client.id))
             yield self._commit(session)
-            yield do.Note("warning", f"{session.path}: a client vanished without a word ({client.id.hex()})")
+            self.counts.killed += 1
+            text = f"{session.path}: a client vanished without a word ({client.id.hex()})"
+            yield do.Note("warning", text, {"path": session.path, "client": client.id.hex()})
             return
         over = client.state != ops.RUNNING  # ended, or an agent's own that nobody has open
         # Locked: whoever has it open may still write, whatever we think of its life.
@@ -482,7 +507,10 @@ class Agent:
             yield do.WriteViews(session.key)
             return  # ViewsWritten comes back here
         if any(flush.durable and (flush.need or 0) > session.synced for flush in due):
-            yield from self._make_durable(session)
+            if not session.spooled:
+                yield from self._make_durable(session)
+            elif session.working is None:
+                yield self._write_checkpoint(session)  # what is durable outlives this node's disk, too
         for flush in due:
             if flush.durable and (flush.need or 0) > session.synced:
                 continue
@@ -497,16 +525,22 @@ class Agent:
         session.working, session.synced_at = session.commits, self._now
         yield do.Sync(session.key)
 
+    def _checkpoint_seconds(self, session: Session) -> float:
+        seconds = config.CHECKPOINT_REMOTE_SECONDS if session.remotes else config.CHECKPOINT_SECONDS
+        return min(seconds, config.CHECKPOINT_SPOOL_SECONDS) if session.spooled else seconds
+
     def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
         session.viewed, session.viewed_at = session.commits, self._now
         yield from self._settle_flushes(session)
 
     def _synced(self, session: Session, event: on.Synced) -> Effects:
+        self.counts.syncs += 1
         if session.working is not None:
             session.synced, session.working = session.working, None
         yield from self._settle_flushes(session)
 
     def _checkpointed(self, session: Session, event: on.Checkpointed) -> Effects:
+        self.counts.checkpoints += 1
         if session.working is not None:
             session.synced = session.covered = session.working
         session.working, session.covered_at = None, self._now
@@ -553,7 +587,9 @@ class Agent:
     # ── uploads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _uploaded(self, event: on.Uploaded) -> Effects:
-        path = self.uploads.path_of(event.number)
+        path, url = self.uploads.path_of(event.number), self.uploads.url_of(event.number)
+        if url is not None:
+            self.counts.uploads[url, event.ended] += 1
         session = next((each for each in self.sessions.values() if each.path == path), None)
         yield from self._tell(self.uploads.uploaded(event, self._now, is_open=session is not None))
         if path is None:
@@ -585,7 +621,7 @@ class Agent:
                 yield each
                 continue
             self.last_error = f"{each.path}: {each.text}"
-            yield do.Note("warning", self.last_error)
+            yield do.Note("warning", self.last_error, {"path": each.path, "remote": each.remote})
             for session in self.sessions.values():
                 if session.path == each.path:
                     for client in session.clients.values():
@@ -646,8 +682,7 @@ class Agent:
             if (
                 quiet
                 or session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
-                or now - session.covered_at
-                >= (config.CHECKPOINT_REMOTE_SECONDS if session.remotes else config.CHECKPOINT_SECONDS)
+                or now - session.covered_at >= self._checkpoint_seconds(session)
             ):
                 yield self._write_checkpoint(session)
             elif session.synced < session.commits and now - session.synced_at >= config.SYNC_SECONDS:
@@ -701,6 +736,10 @@ class Agent:
             for peer, number in self._stop_replies:
                 yield do.Send(peer, (messages.REPORT, number, b"{}"))
             yield do.Exit()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop_at is not None
 
     def stop(self, now: float, wall: int) -> list[Effect]:
         """A signal asked for the end."""

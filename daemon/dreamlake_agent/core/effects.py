@@ -167,10 +167,11 @@ class KeepKey:
 
 @dataclass(frozen=True)
 class Note:
-    """Write a line into the agent's log."""
+    """Write a line into the agent's log. ``about`` is what somebody would search for: path, client, remote."""
 
     level: str
     text: str
+    about: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,17 @@ class Remembered:
 
 @dataclass(frozen=True)
 class JournalSeen:
-    """A journal stands in the directory; ``lives``: its writer does; ``locked``: somebody has it open."""
+    """A journal stands in the directory; ``lives``: its writer does; ``locked``: somebody has it open; ``spooled``: on
+    this node's disk. ``position``: where its stream was applied to, the running checksum there, how far it is covered.
+    """
 
     client: bytes
     end: int
     lives: bool
     finished: bool = False
     locked: bool = True
+    spooled: bool = False
+    position: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class AppliedRun:
     own: bool = False
     # where the session is meant to go
     remotes: tuple[Remote, ...] = ()
+    operations: int = 1
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,25 @@ class Uploaded:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """A file system on which something of ours is, at ``path`` for one. ``inodes_total`` is 0 where it counts none."""
+
+    device: int
+    path: str
+    bytes_free: int
+    bytes_total: int
+    inodes_free: int = 0
+    inodes_total: int = 0
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """What the disks had when they were last looked at."""
+
+    disks: tuple[Disk, ...]
+
+
+@dataclass(frozen=True)
 class Drained:
     """Every message that had come was heard: what was applied may be committed as one."""
 
@@ -230,6 +254,7 @@ Event = (
     | Hashed
     | UploadMeasured
     | Uploaded
+    | Gauged
     | Drained
     | Tick
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import codec
+from dreamlake.wire.capabilities import Said
 from dreamlake.wire.remotes import Remote
 from dreamlake_agent.core.events import Key, Peer
 
@@ -29,12 +31,14 @@ class Client:
     lives: bool = True
     locked: bool = True  # somebody has its journal open
     stands: bool = False  # its journal was seen in the directory
+    spooled: bool = False  # or on this node's disk
     seen_end: int = 0  # how far its journal file goes, when last looked at
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False
     refused: int = 0
     lost: int = 0  # calls its journal could not take
     owed_ack: bool = False
+    said: Said | None = None  # what it can and its version, when it has said hello
     # what the next ack tells: index ranges of receipts, refusals
     placed: dict[str, list[list[int]]] = field(default_factory=dict)
     refusals: list[tuple[int, str]] = field(default_factory=list)
@@ -134,6 +138,11 @@ class Session:
         return self.applies > self.committed_applies
 
     @property
+    def spooled(self) -> bool:
+        """Whether a journal is on this node's disk, so that only what a checkpoint covers would outlive that."""
+        return any(client.spooled for client in self.clients.values())
+
+    @property
     def target(self) -> int:
         """The commit that will hold everything applied by now."""
         return self.commits + 1 if self.uncommitted else self.commits
@@ -141,6 +150,14 @@ class Session:
     def queue_bytes(self) -> int:
         """Journal bytes known of and not applied."""
         return sum(max(0, each.seen_end - each.applied) for each in self.clients.values())
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Of those who are connected: how many are of which version, and what they can."""
+        found = Counter(each.said for each in self.clients.values() if each.peer is not None and each.said is not None)
+        return [
+            {"version": said.version, "can": None if said.can is None else list(said.can), "clients": count}
+            for said, count in sorted(found.items(), key=lambda each: (each[0].version or "", each[0].can or ()))
+        ]
 
     def describe(self) -> dict[str, Any]:
         """For status."""
@@ -155,4 +172,5 @@ class Session:
             "lost": self.lost,
             "uncovered_commits": self.commits - self.covered,
             "trouble": self.trouble,
+            "versions": self.versions(),
         }

@@ -97,6 +97,7 @@ class Tell:
 
     path: str
     text: str
+    remote: str
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,12 @@ class _Job:
 class Uploads:
     """Every decision about uploading of one agent."""
 
-    def __init__(self, backlog_bytes: int = config.BACKLOG_BYTES) -> None:
-        self._backlog_bytes = backlog_bytes
+    def __init__(self) -> None:
         self._targets: dict[str, dict[Remote, Target]] = {}  # by directory
         self._servers: dict[str, Server] = {}
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._worked_at: float | None = None  # None: the uploader rests
-        self._warned_of_backlog = False
         self._look_at = 0.0  # nothing is due before, unless something happens
 
     # ── what is owed ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +140,11 @@ class Uploads:
         """The directory that a job is about."""
         job = self._jobs.get(number)
         return job.target.path if job else None
+
+    def url_of(self, number: int) -> str | None:
+        """The server that a job is about."""
+        job = self._jobs.get(number)
+        return job.target.remote.url if job else None
 
     def of(self, path: str) -> list[Target]:
         return list(self._targets.get(path, {}).values())
@@ -189,6 +193,14 @@ class Uploads:
         for target in self.of(path):
             target.kept = []
 
+    def waiting_bytes(self) -> int:
+        """Of logs and files, to all servers together, as far as it was measured."""
+        return sum(target.behind_bytes for target in self._all() if not target.is_sent)
+
+    def owing(self) -> set[str]:
+        """The directories that are not wholly sent."""
+        return {target.path for target in self._all() if not target.is_sent}
+
     def superseded(self, path: str) -> int:
         """The newest superseded file of the directory that all servers have, or that none will ask for."""
         return min((_superseded(target) for target in self.of(path)), default=0)
@@ -221,7 +233,6 @@ class Uploads:
                 running[place] = running.get(place, 0) + 1
                 asked.add(target.remote.url)
                 yield self._start(target, lane, now)
-        yield from self._watch_backlog(owing)
 
     def _is_due(self, target: Target, lane: Lane, now: float, asked: set[str]) -> bool:
         if lane.job is not None or lane.sent >= target.owed or now < max(lane.retry_at, target.retry_at):
@@ -240,19 +251,6 @@ class Uploads:
 
     def _server(self, target: Target) -> Server:
         return self._servers.setdefault(target.remote.url, Server())
-
-    def _watch_backlog(self, owing: list[Target]) -> Iterator[Tell]:
-        waiting = sum(target.behind_bytes for target in owing)
-        if waiting < self._backlog_bytes:
-            self._warned_of_backlog = self._warned_of_backlog and waiting > self._backlog_bytes // 2
-        elif not self._warned_of_backlog:
-            self._warned_of_backlog = True
-            for target in owing:
-                yield Tell(
-                    target.path,
-                    f"{waiting >> 20} MiB wait to be sent, over the limit of {self._backlog_bytes >> 20} MiB "
-                    "(DREAMLAKE_BACKLOG): look at `dreamlake agent status`, and at the space that is left",
-                )
 
     # ── what the uploader says ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -328,7 +326,7 @@ class Uploads:
         """Each thing once: to the agent's log, and to those who have the session open."""
         if text not in target.said and len(target.said) < config.TOLD_MAX:
             target.said.add(text)
-            yield Tell(target.path, text)
+            yield Tell(target.path, text, target.remote.url)
 
     def forget(self, path: str) -> list[Remote]:
         """The directory has been let go and is wholly sent; returns where."""

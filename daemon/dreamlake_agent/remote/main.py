@@ -6,6 +6,10 @@ It is told of jobs on standard input and answers on standard output, a line of J
     ← {"job": 7, "behind": [120, 9211]}
     ← {"job": 7, "ended": "sent", "problems": [], "token": "5d0c…", "chance": 0.31}
 
+These lines are :data:`~dreamlake_agent.remote.protocol.PROTOCOL`. The agent says as an argument which it speaks, since
+another release may have been installed over the one that it runs from; a job of another protocol is answered ``busy``,
+and what to do.
+
 It holds no token but in memory: it reads them from the store of :mod:`dreamlake.remote.credentials`. When its standard
 input ends it ends, in the middle of whatever it does: what was not acked is sent again.
 """
@@ -20,6 +24,7 @@ from typing import Any
 
 from dreamlake.wire import jsons
 from dreamlake_agent.remote.jobs import Jobs
+from dreamlake_agent.remote.protocol import OTHER, PROTOCOL
 
 _NICENESS = 10  # training comes first
 
@@ -41,8 +46,14 @@ def main() -> int:
                 os._exit(0)
 
     jobs = Jobs(say)
+    # The agent of 0.3, which says nothing, speaks the first.
+    is_spoken = sys.argv[1:] in ([], [str(PROTOCOL)])
     for line in sys.stdin.buffer:
-        jobs.start(jsons.loads(line))
+        job = jsons.loads(line)
+        if is_spoken:
+            jobs.start(job)
+        else:
+            say({"job": job["job"], "ended": "busy", "text": OTHER, "chance": 1.0})
     os._exit(0)  # threads may wait for a server for minutes
 
 

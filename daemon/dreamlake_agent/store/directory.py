@@ -37,9 +37,10 @@ from dreamlake.reader.segments import (
     syncing_path,
     whole_run,
 )
+from dreamlake.reader.spools import Spooled, marked, marker_path
 from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
-from dreamlake.wire import codec, jsons
+from dreamlake.wire import codec, jsons, ops
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
@@ -70,12 +71,15 @@ class Journal:
     made: int
     end: int
     by: dict[str, Any]
+    spooled: bool = False
 
 
 class Directory:
     """One owned session directory. Not thread-safe: the loop's alone, but for the jobs it hands out."""
 
-    def __init__(self, disk: Disk, at: int, owner: Owner, held: Held, origin: str, *, distrust: bool = False) -> None:
+    def __init__(
+        self, disk: Spooled, at: int, owner: Owner, held: Held, origin: str, *, distrust: bool = False
+    ) -> None:
         self.disk, self.at, self.owner, self.held = disk, at, owner, held
         self.warnings: list[str] = []
         self._who: dict[str, Any] = {}
@@ -130,7 +134,8 @@ class Directory:
             raise Unseen(f"{path}: {error.strerror}") from None
         owner: Owner | None = None
         directory: Directory | None = None
-        held = Held(disk, at)
+        spooled = Spooled(disk, at, path, who.get("host"))
+        held = Held(spooled, at)
         try:
             found = disk.fstat(at)
             if (found.dev, found.ino) != key:
@@ -141,12 +146,13 @@ class Directory:
             owner.distrust = owner.distrust or distrust
             origin = origin_of(disk, at, _known_origin(disk, at) or fresh)
             held.look()
-            directory = cls(disk, at, owner, held, origin, distrust=owner.distrust)
+            directory = cls(spooled, at, owner, held, origin, distrust=owner.distrust)
             directory._who, directory._path = who, path
             directory._recover()
             return directory
         except DamagedView:
             held.close()
+            spooled.let_go()
             # Nobody's: a reader that took us for its owner would not look into the journals.
             if owner is not None:
                 release(disk, owner, who)
@@ -156,6 +162,7 @@ class Directory:
             if directory is not None:
                 directory._close_logs()
             held.close()
+            spooled.let_go()
             if owner is not None:
                 disk.close(owner.fd)
             disk.close(at)
@@ -259,7 +266,9 @@ class Directory:
         """Apply a run that continues the client's stream: the state moves on now, the disk at ``commit``."""
         start, _ = self.position(client)
         out = Applied(rows=self._pending.rows, stale=self._pending.stale)
-        apply_run(self.state, client, codec.operations(data), out)
+        run = codec.operations(data)
+        out.operations = len(run)
+        apply_run(self.state, client, run, out)
         end = start + len(data)
         self.positions[client] = (end, running)
         self._runs.append(Run(client, start, end, running, tuple(out.refused)))
@@ -303,7 +312,13 @@ class Directory:
     def settle(self) -> None:
         """The journals that were here at the opening are applied: cut what none of them brought."""
         self.rows.settle()
-        self.files.settle(self.state)
+        if not self._lacks_journals():
+            self.files.settle(self.state)
+
+    def _lacks_journals(self) -> bool:
+        """Whether a journal is where it cannot be seen from here. What it uploaded and was placed stays in its place,
+        and what that replaced is kept, until it is known whether the upload was."""
+        return bool(marked(self.disk, self.at) - self.segments.keys())
 
     # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -314,7 +329,7 @@ class Directory:
         self._clear_torn()
         self.held.look()
         return [
-            Journal(client, segments[0].made, segments[-1].end, segments[-1].by)
+            Journal(client, segments[0].made, segments[-1].end, segments[-1].by, self.disk.has(client))
             for client, segments in self.segments.items()
             if self.own is None or client != self.own.client
         ]
@@ -349,6 +364,10 @@ class Directory:
         segments = self.segments.get(client)
         return segments is not None and not self._is_free(segments[-1].path)
 
+    def is_away(self, client: bytes) -> bool:
+        """Whether the client's journal is where it cannot be seen from here, and its writer has its marker open."""
+        return client.hex() in self.disk.away and not self._is_free(marker_path(client))
+
     def _is_free(self, path: str) -> bool:
         try:
             fd = self.disk.open(path, READ, self.at)
@@ -366,6 +385,18 @@ class Directory:
             path = f"{JOURNALS}/{name}"
             if path not in whole and is_torn(self.disk, self.at, name) and self._is_free(path):
                 self._set_aside(path, 0)
+        for name in self.disk.litter:
+            if self._is_free(f"{JOURNALS}/{name}"):
+                self._clear_marker(name)
+
+    def _clear_marker(self, name: str) -> None:
+        found = self.state.clients.get(name[:32])
+        if found is not None and found.state == ops.RUNNING and not name.endswith(UNNAMED):
+            self.warnings.append(f"{JOURNALS}/{name}: the journal is gone; what no checkpoint covered of it is lost")
+        try:
+            self.disk.unlink(f"{JOURNALS}/{name}", self.at)
+        except FileNotFoundError:
+            pass
 
     def _set_aside(self, path: str, start: int, why: str = "is damaged; what could not be applied") -> None:
         """Keep what a journal holds from ``start`` on, unless it is nothing, and unlink it."""
@@ -400,10 +431,11 @@ class Directory:
                 self.disk.unlink(segment.path, self.at)
             except FileNotFoundError:
                 pass
-        try:
-            self.disk.unlink(syncing_path(client), self.at)
-        except FileNotFoundError:
-            pass
+        for mark in (syncing_path(client), marker_path(client)):
+            try:
+                self.disk.unlink(mark, self.at)
+            except FileNotFoundError:
+                pass
         self.positions.pop(client, None)
         self.covered.pop(client, None)
         self._unsynced.discard(client)
@@ -413,7 +445,7 @@ class Directory:
     def is_settled(self) -> bool:
         """Whether nothing in the directory waits for another agent."""
         try:
-            return self.is_gone() or not self.journals()
+            return self.is_gone() or (not self.journals() and not self.disk.waits())
         except OSError:
             return False
 
@@ -443,6 +475,7 @@ class Directory:
         base_durable, self._base_durable = self._base_durable, True
         placed, path_here = sorted(self._placed), self._path
         held = {client: self.held.of(client) for client in sorted(wanted)}
+        spool_names = self.disk.names_job(sorted(wanted))
 
         def job() -> None:
             for client, fds in held.items():
@@ -451,6 +484,7 @@ class Directory:
                 for fd in fds:
                     disk.fsync(fd)
             sync_folder(disk, JOURNALS, at)
+            spool_names()
             for path in placed:
                 _fsync(disk, path, at, missing_ok=True)
             if placed:
@@ -492,7 +526,8 @@ class Directory:
         placed, self._placed = self._placed, set()
         self._kept = self.files.newest()
         # With a remote they stay until it has them (docs/disk.md §10).
-        old = self._superseded = [] if self.state.remotes else self.files.superseded()
+        keeps = bool(self.state.remotes) or self._lacks_journals()
+        old = self._superseded = [] if keeps else self.files.superseded()
         data = encode_checkpoint(checkpoint)
         disk, at = self.disk, self.at
 
@@ -526,7 +561,7 @@ class Directory:
 
     def drop_superseded(self, newest: int) -> None:
         """Unlink what was superseded up to that number: every server has it, and a checkpoint what replaced it."""
-        for path in self.files.superseded(newest):
+        for path in [] if self._lacks_journals() else self.files.superseded(newest):
             self.disk.unlink(path, self.at)
             self.files.forget([path])
 
@@ -546,6 +581,7 @@ class Directory:
         if self.own is not None:
             self.own.close(covered=self.covered.get(self.own.client, (0, 0))[0] >= self.own.end)
         self._close_logs()
+        self.disk.let_go()
         release(self.disk, self.owner, self._who)
         self.disk.close(self.at)
 

@@ -10,15 +10,17 @@ before a client's fsync until after it has succeeded.
 from __future__ import annotations
 
 from dreamlake.reader.segments import JOURNALS, SYNCING, parse_name, segment_path, syncing_path
-from dreamlake.world.disk import READ, Disk
+from dreamlake.reader.spools import Spooled
+from dreamlake.world.disk import READ
 
 
 class Held:
     """Descriptors of the segments in one directory; only its owner has one."""
 
-    def __init__(self, disk: Disk, at: int) -> None:
+    def __init__(self, disk: Spooled, at: int) -> None:
         self._disk, self._at = disk, at
-        self._fds: dict[tuple[bytes, int], int] = {}
+        # (client, number, whether it is in a spool): one that has come home is another file
+        self._fds: dict[tuple[bytes, int, bool], int] = {}
         # of segments that are gone; a worker may still be using them
         self._old: list[int] = []
 
@@ -26,19 +28,19 @@ class Held:
         """Open the segments that are new; returns the clients of those that cannot be trusted yet: an fsync of theirs
         is under way, or has failed."""
         names = self._disk.listdir(JOURNALS, self._at)
-        standing = {parsed for name in names if (parsed := parse_name(name)) is not None}
+        standing = {(*parsed, self._disk.has(parsed[0])) for name in names if (parsed := parse_name(name)) is not None}
         for segment in [each for each in self._fds if each not in standing]:
             self._old.append(self._fds.pop(segment))
-        self._clear_marks(names, {client.hex() for client, _ in standing})
+        self._clear_marks(names, {client.hex() for client, *_ in standing})
         doubtful = set[bytes]()
-        for client, number in sorted(standing - set(self._fds)):
+        for client, number, spooled in sorted(standing - set(self._fds)):
             try:
                 fd = self._disk.open(segment_path(client, number), READ, self._at)
             except FileNotFoundError:
                 continue  # covered meanwhile, and unlinked by its client
-            self._fds[client, number] = fd
+            self._fds[client, number, spooled] = fd
             if self._is_syncing(client):  # asked after the opening: a failure that came first has its mark by now
-                self._old.append(self._fds.pop((client, number)))
+                self._old.append(self._fds.pop((client, number, spooled)))
                 doubtful.add(client)
         return doubtful
 

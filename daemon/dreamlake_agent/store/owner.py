@@ -27,6 +27,24 @@ class OwnedElsewhere(Exception):
         endpoint = record.get("endpoint")
         self.endpoint = endpoint if isinstance(endpoint, str) else None
 
+    def is_predecessor_of(self, who: dict[str, Any]) -> bool:
+        """Whether it was at our own place before us, and not at a place of the same name that we do not see: another
+        machine's, or that of a job with a /tmp of its own."""
+        return self.endpoint is not None and self.endpoint == who["endpoint"] and self._shares(who, "host", "mnt")
+
+    def endpoint_for(self, who: dict[str, Any]) -> str | None:
+        """Where to send a client to; None when it could not go there, or would only come to us again."""
+        return self.endpoint if self._shares(who, "host") and self.endpoint != who["endpoint"] else None
+
+    def reason_for(self, who: dict[str, Any]) -> str:
+        """What a client is told."""
+        apart = self.endpoint_for(who) is None
+        return f"{self}, an agent that cannot be reached from here and reads the journal itself" if apart else str(self)
+
+    def _shares(self, who: dict[str, Any], *names: str) -> bool:
+        # What one of the two does not say (an agent of 0.3.0, a pretend one) tells nothing.
+        return all(None in (self.record.get(name), who.get(name)) or self.record[name] == who[name] for name in names)
+
 
 @dataclass
 class Owner:

@@ -10,6 +10,7 @@ from dreamlake.reader.base import BASE, BaseDamaged, read_base
 from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.lines import Lines
+from dreamlake.reader.spools import marked
 from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import FILES_LOG, State, fold_read
@@ -130,6 +131,7 @@ def _check_incoming(look: Look, standing: Standing) -> None:
     if look.live:
         return  # captures come and go
     loaded = standing.loaded
+    away = {each.hex() for each in marked(look.disk, look.at)}
     wanted = set(loaded.state.incoming.values())
     waiting = replaced = 0
     for name in look.disk.listdir(INCOMING, look.at):
@@ -141,6 +143,8 @@ def _check_incoming(look: Look, standing: Standing) -> None:
             waiting += 1
         elif any(each.hex() == client for each in loaded.segments):
             replaced += 1
+        elif client in away:
+            waiting += 1
         else:
             look.problem(
                 "orphan",

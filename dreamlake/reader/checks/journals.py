@@ -16,6 +16,7 @@ from dreamlake.reader.segments import (
     read_stream,
     whole_run,
 )
+from dreamlake.reader.spools import is_marker
 from dreamlake.wire import codec
 from dreamlake.world import processes
 from dreamlake.world.disk import READ
@@ -61,6 +62,8 @@ def _check_name(look: Look, name: str) -> None:
                 "journal", path, f"{path} is a journal that was never begun: its process died before its first call"
             )
         return
+    if is_marker(name):
+        return  # checks/spools.py
     if name.endswith(SYNCING) and parse_name(name.removesuffix(SYNCING) + ".0"):
         return  # of an fsync that is under way, or failed: the next owner knows what to make of it
     parsed = parse_name(name)

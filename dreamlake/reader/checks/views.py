@@ -8,6 +8,7 @@ from dreamlake.reader.baseline import VIEW_BYTES_MAX, DamagedView, read_view
 from dreamlake.reader.checks.finding import Look
 from dreamlake.reader.checks.logs import damaged_histories
 from dreamlake.reader.checks.standing import Standing
+from dreamlake.reader.spools import marked
 from dreamlake.reader.views import MAIN_VIEWS, shows_some_row
 from dreamlake.wire import jsons
 from dreamlake.wire.state import SESSION_VIEW, track_view, view
@@ -42,7 +43,8 @@ def _check_alone(look: Look, standing: Standing | None, path: str) -> None:
             )
         return
     look.report.views += found is not None
-    if found is None and path == SESSION_VIEW and standing and not standing.loaded.segments:
+    unseen = bool(marked(look.disk, look.at))  # a journal elsewhere may say it
+    if found is None and path == SESSION_VIEW and standing and not standing.loaded.segments and not unseen:
         look.problem(
             "view",
             path,

@@ -21,6 +21,7 @@ from dreamlake import AgentUnavailable, JournalLost, Session
 
 STALL_SECONDS = 1.0
 FLUSH_SECONDS = 60.0
+PACE_SECONDS = float(os.environ.get("DREAMLAKE_TEST_PACE", "0.01"))  # between eight calls and the next
 
 
 class Scribe:
@@ -139,7 +140,7 @@ def main(root: str, session: str, name: str, enough: str, scratch: str, mode: st
     while not os.path.exists(enough):
         for _ in range(8):
             scribe.write_once()
-        time.sleep(0.01)
+        time.sleep(PACE_SECONDS)
         if mode == "committed" and scribe.number % 400 == 0:
             scribe.ask_index()
         if mode == "committed" and scribe.number % 2400 == 0:
