@@ -18,7 +18,7 @@ AGENT_SOCKET = "dreamlake-agent.socket"
 SERVER_SERVICE = "dreamlake-server.service"
 
 _PROGRAM = "/usr/bin/dreamlake"  # what the texts have where the program of an installation is to be
-_FOLDERS = ("systemd", os.path.join("..", "systemd"))  # in a wheel; in a checkout
+_FOLDERS = ("units", os.path.join("..", "systemd"))  # in a wheel; in a checkout
 _SEND_SECONDS = 1.0  # how long systemd may be too busy to hear
 
 

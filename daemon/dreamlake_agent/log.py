@@ -35,7 +35,7 @@ _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{8,}"), r"\1 …"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"), "…"),
 )
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def begin(path: str) -> logging.Logger:
@@ -88,6 +88,9 @@ class RotatedFile:
             self.close()
         fd = self._fd = os.open(self.path, _FLAGS, 0o600)
         os.fchmod(fd, 0o600)
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            os.write(fd, b"\n")  # who died in the middle of a line has one of his own
         return fd
 
     def _rotate(self) -> None:

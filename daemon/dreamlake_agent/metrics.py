@@ -99,7 +99,7 @@ def _watched(core: Agent, status: dict[str, Any], state_device: int | None) -> l
             free[each] = min(free.get(each, float("inf")), disk.bytes_free)
             if disk.inodes_total:
                 inodes[each] = min(inodes.get(each, float("inf")), disk.inodes_free)
-    text = "left on the disk of the agent's state, and on the fullest with a session that it keeps."
+    text = "on the disk of the agent's state, and on the fullest with a session that it keeps."
     return [
         Family(
             f"{_P}warnings",
@@ -108,8 +108,8 @@ def _watched(core: Agent, status: dict[str, Any], state_device: int | None) -> l
             ("kind",),
             {(kind,): kinds[kind] for kind in (*KINDS, "setting")},
         ),
-        Family(f"{_P}disk_free_bytes", GAUGE, f"Bytes {text}", ("disk",), free),
-        Family(f"{_P}disk_free_inodes", GAUGE, f"Files that can be made, {text}", ("disk",), inodes),
+        Family(f"{_P}disk_free_bytes", GAUGE, f"Bytes free {text}", ("disk",), free),
+        Family(f"{_P}disk_free_inodes", GAUGE, f"Files that can still be made {text}", ("disk",), inodes),
     ]
 
 

@@ -8,20 +8,19 @@ written meanwhile stays in the journals.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import dreamlake
 from dreamlake import config
 from dreamlake.wire import capabilities, messages
 from dreamlake.world import processes
+from dreamlake.world.sockets import answers
 from dreamlake_agent.control import NoAnswer, ask
 from dreamlake_agent.lifecycle import LOCK
 from dreamlake_agent.main import WAITING
@@ -95,7 +94,7 @@ def _who(endpoint: str, told: Callable[[str], None]) -> tuple[int, dict[str, Any
 
 
 def _end(endpoint: str, pid: int, found: dict[str, Any], told: Callable[[str], None]) -> None:
-    lives = partial(_lives, pid)
+    lives = _life_of(endpoint, pid)
     deadline = time.monotonic() + config.STOP_SECONDS + _GONE_SECONDS
     told("waiting until the agent has applied what is in the journals …")
     if not lives():
@@ -129,33 +128,40 @@ def difference(found: dict[str, Any]) -> str | None:
 
 
 def holder(endpoint: str) -> int | None:
-    """The pid of the agent at an endpoint, without asking it: the process that has the lock of its folder open."""
-    for folder in config.runtime_folders():
-        if endpoint == f"ipc://{config.socket_path(folder)}":
-            with contextlib.suppress(OSError, ValueError):
-                return _holder_of(os.path.join(folder, LOCK))
+    """The process that is the agent at an endpoint, without asking it; None when that cannot be told from here."""
+    path = _lock_of(endpoint)
+    pid = _named_in(path)
+    with contextlib.suppress(OSError):
+        lock = os.stat(path, follow_symlinks=False)
+        # A number in a file is no proof, and may be of another container's: who is meant has this very file open.
+        for each in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(each.path), lock):
+                    return pid
     return None
 
 
-def _holder_of(path: str) -> int | None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _lock_of(endpoint: str) -> str:
+    folders = [each for each in config.runtime_folders() if endpoint == f"ipc://{config.socket_path(each)}"]
+    return os.path.join(folders[0], LOCK) if folders else ""
+
+
+def _named_in(path: str) -> int | None:
+    """The pid in a lock's file. Whether it is held is not tried: who starts in that moment would find it taken."""
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid, lock = int(os.pread(fd, 32, 0)), os.fstat(fd)
-            # A number in a file is no proof: the process that is meant has this very file open.
-            for each in os.scandir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    if os.path.samestat(os.stat(each.path), lock):
-                        return pid
+        with open(path, "rb") as file:
+            return int(file.read(32))
+    except (OSError, ValueError):
         return None
-    finally:
-        os.close(fd)
 
 
-def _lives(pid: int) -> bool:
-    return processes.start_time(pid) is not None
+def _life_of(endpoint: str, pid: int) -> Callable[[], bool]:
+    """What tells whether that agent still lives."""
+    if processes.start_time(pid) is not None:
+        return lambda: processes.start_time(pid) is not None
+    # Killed, or of another container: then its socket answers, and the lock names it until there is another.
+    path = _lock_of(endpoint)
+    return lambda: _named_in(path) == pid and answers(endpoint.removeprefix("ipc://"))
 
 
 def _why_not(endpoint: str, pid: int, found: dict[str, Any]) -> str:

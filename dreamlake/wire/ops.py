@@ -5,7 +5,7 @@ the user gave as fields travels as JSON text, encoded once, by the caller; the a
 line.
 
 =============  ====================================================================================================
-OPEN           kind, time, {workspace, name, rank, world_size, pid, host, forked, remote}, fields given (JSON)
+OPEN           kind, time, {workspace, name, rank, world_size, pid, host, forked, parent, remote}, fields given (JSON)
 CLOSE          kind, time, state, {type, message} or nil
 LOG            kind, time, level, message, metadata (JSON) or nil, nonfinite or nil
 PARAMETERS     kind, time, flat fields (JSON), nonfinite or nil

@@ -36,3 +36,36 @@ def test_a_journal_whose_client_is_gone_is_followed_at_once() -> None:
     first = on.JournalSeen(FIRST, 0, True)
     core = live(first)
     assert do.Follow(KEY, SECOND) in core.handle(on.Scanned(KEY, [first, on.JournalSeen(SECOND, 100, False)]), 11, 0)
+
+
+def test_a_spooled_journal_is_covered_sooner_and_a_durable_flush_waits_for_that() -> None:
+    """What no checkpoint covers dies with the node's disk."""
+
+    def writes(*, spooled: bool) -> Agent:
+        core = live(on.JournalSeen(FIRST, 0, True, spooled=spooled))
+        core.handle(on.Checkpointed(KEY, {}, 0, (0, 0)), 10, 0)
+        for at in (11.0, 11.0 + config.CHECKPOINT_SPOOL_SECONDS - 0.5):
+            core.handle(on.AppliedRun(KEY, FIRST, int(at), 7, 1, {}, {}, "running"), at, 0)
+            session = core.sessions[KEY]
+            session.applies += 1
+            core.handle(on.Committed(KEY, session.applies), at, 0)
+        return core
+
+    late = 10 + config.CHECKPOINT_SPOOL_SECONDS + 0.1
+    flush = on.Heard(b"peer", (messages.FLUSH, FIRST, 1, 11, 1, 0))
+    for spooled, works in ((True, do.WriteCheckpoint(KEY)), (False, do.Sync(KEY))):
+        assert works in writes(spooled=spooled).handle(on.Tick(), late, 0)
+        core = writes(spooled=spooled)
+        core.handle(on.ViewsWritten(KEY), late - 0.3, 0)
+        assert works in core.handle(flush, late - 0.3, 0)
+
+
+def test_a_journal_that_could_not_be_seen_for_a_while_goes_on_where_it_was_applied_to() -> None:
+    """It was applied from its beginning once more: its client had been forgotten, and its position had not."""
+    first = on.JournalSeen(FIRST, 0, True)
+    core = live(first)
+    back = on.JournalSeen(SECOND, 900, True, spooled=True, position=(700, 5, 600))
+    core.handle(on.Heard(b"other", (messages.HELLO, SECOND, {"path": "/run", "dev": 1, "ino": 2})), 11, 0)
+    said = core.handle(on.Scanned(KEY, [first, back]), 11, 0)
+    (welcome,) = [each.message for each in said if isinstance(each, do.Send) and each.message[0] == messages.WELCOME]
+    assert welcome[1:5] == (SECOND, 700, 5, 600)

@@ -138,6 +138,16 @@ def test_a_log_whose_folder_is_away_heals(tmp_path: Path, capsys: pytest.Capture
     assert [line["text"] for line in entries(folder / "agent.log")] == ["and anew"]
 
 
+def test_half_a_line_that_somebody_left_spoils_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "agent.log").write_bytes(b'{"time": "2026-')
+    writing = Writing(tmp_path / "agent.log")
+    writing.say("info", "whole")
+    writing.handler.close()
+    half, whole = (tmp_path / "agent.log").read_bytes().splitlines()
+    assert half == b'{"time": "2026-'
+    assert json.loads(whole)["text"] == "whole"
+
+
 def test_a_link_that_somebody_put_there_is_not_written_through(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from dreamlake.world.sockets import listening_socket
 from tests.waiting import POLL_SECONDS, wait_for
 
 # The pid is known in the process only, and the first descriptor that is handed over is 3.
@@ -41,6 +40,15 @@ def start(*sockets: socket.socket, program: str = AGENT, env: dict[str, str] | N
     )
 
 
+def listening(path: Path) -> socket.socket:
+    """As systemd makes one: bound to the very name."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(str(path))
+    path.chmod(0o600)
+    made.listen(4096)
+    return made
+
+
 class Held:
     """A socket that is held while agents come and go: one is started when somebody has come and there is none."""
 
@@ -48,7 +56,8 @@ class Held:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         self.path = path
         self.program = AGENT
-        self.listener = listening_socket(str(path))
+        path.unlink(missing_ok=True)
+        self.listener = listening(path)
         self.started: list[subprocess.Popen[str]] = []
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,9 @@ def opened_to_all(folder: Path) -> Path:
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
     return folder
+
+
+def removed(folder: Path) -> bool:
+    """Remove a folder that an agent may still be writing to; True when it is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.another import removed
 from tests.live.volume import CannotMount, Volume, new_volume
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -27,4 +28,4 @@ def commons() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="dlc", dir="/tmp"))
     made.chmod(0o777)
     yield made
-    shutil.rmtree(made)
+    wait_for(lambda: removed(made))

@@ -1,4 +1,4 @@
-"""Places where the socket, the directory or the machine is not what it should be. Each scene is in programs/apart.py."""
+"""Places where the socket, the directory or the machine is not as it should be. Each scene is in programs/apart.py."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ import pytest
 from dreamlake import Session, config
 from tests import reading, scripts
 from tests.conftest import Cli, StartScript
-from tests.live.another import AS_ANOTHER, needs_root, opened_to_all
+from tests.live.another import AS_ANOTHER, needs_root, opened_to_all, removed
 from tests.waiting import wait_for
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.home("shared")]
 
 TOKEN = "dlk_0123456789ab_" + "s3cret" * 7
 NOWHERE = "http://127.0.0.1:9"
@@ -57,8 +57,9 @@ def test_no_client_goes_where_a_false_owner_sends_it(
             session.track("loss").append(value=value)
 
     trains(0)
-    folder = opened_to_all(commons / "project") / "run"
+    folder = commons / "project" / "run"
     wait_for(lambda: reading.view(folder / ".dreamlake" / "owner").get("released"))
+    opened_to_all(commons / "project")
     other = start_script(AS_ANOTHER + OWNS, folder, endpoint)
     assert other.stdin is not None
     assert other.stdout is not None
@@ -69,7 +70,7 @@ def test_no_client_goes_where_a_false_owner_sends_it(
     assert other.stdout.readline() == "0\n"
     assert other.wait(20) == 0
     trains(2)
-    assert reading.values(folder) == [0, 1, 2]
+    wait_for(lambda: reading.values(folder) == [0, 1, 2])
 
 
 LOCKS = """
@@ -84,8 +85,8 @@ def test_who_may_read_a_directory_can_hold_up_its_agent_and_nothing_else(
     agent: Path, commons: Path, start_script: StartScript, monkeypatch: pytest.MonkeyPatch, dreamlake: Cli
 ) -> None:
     """A lock needs no more than a file that is open. What is kept meanwhile is applied when he has gone."""
-    monkeypatch.setattr(config, "OPEN_SECONDS", 1.5)
-    monkeypatch.setattr(config, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr(config, "OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(config, "CLOSE_SECONDS", 0.5)
     folder = commons / "project" / "run"
     for value in range(3):
         with Session("run", "project", local_path=str(commons)) as session:
@@ -100,7 +101,7 @@ def test_who_may_read_a_directory_can_hold_up_its_agent_and_nothing_else(
             assert "2 points" in dreamlake("show", folder).stdout
             other.kill()
             other.wait()
-    assert reading.values(folder) == [0, 1, 2]
+    wait_for(lambda: reading.values(folder) == [0, 1, 2])
 
 
 PLANTS = """
@@ -156,8 +157,8 @@ def test_a_hostile_directory_leads_nowhere_else_and_harms_no_other_session(
     agent: Path, commons: Path, tmp_path: Path, dreamlake: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Links, pipes and names of any depth, in each place that the agent, a client or a reader looks into."""
-    monkeypatch.setattr(config, "OPEN_SECONDS", 1.5)  # some cannot be had, and that is not waited for
-    monkeypatch.setattr(config, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr(config, "OPEN_SECONDS", 1.0)  # some cannot be had, and that is not waited for
+    monkeypatch.setattr(config, "CLOSE_SECONDS", 0.5)
     precious = commons / "precious"
     precious.mkdir(mode=0o755)
     (precious / "thesis.tex").write_text("precious")
@@ -194,9 +195,10 @@ def test_a_hostile_directory_leads_nowhere_else_and_harms_no_other_session(
         session.flush()
     assert reading.snapshot(precious) == before
     assert {stat.S_IMODE(path.stat().st_mode) for path in precious.iterdir()} == {0o644, 0o600}
-    assert reading.values(names["deep"]) == [0, 1]
+    wait_for(lambda: reading.values(names["deep"]) == [0, 1])
     for kind in sorted({*KINDS} - {"deep", ".dreamlake/incoming"}):  # that one is refused when it is opened
         assert list((names[kind] / ".dreamlake" / "journals").glob("*.0")), kind
+    wait_for(lambda: removed(commons / "project"))  # an agent that stops would wait for them
 
 
 def test_a_terminal_is_shown_what_a_directory_says_and_does_not_obey_it(

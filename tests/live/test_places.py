@@ -108,12 +108,15 @@ for child in children:
 """
 
 
-def test_thirty_two_processes_at_once_start_one_agent_and_lose_nothing(home: Path, root: Path) -> None:
-    done = scripts.run(AT_ONCE, root, 32, flags=())
-    assert "no agent" not in done.stderr
+@pytest.mark.parametrize("many", [32, 96])
+def test_processes_that_open_at_once_start_one_agent_and_lose_nothing(many: int, home: Path, root: Path) -> None:
+    done = scripts.run(AT_ONCE, root, many, flags=())
+    assert "Traceback" not in done.stderr
+    if many == 32:  # of more, a machine with few processors may need longer than open() waits, and say so
+        assert "no agent" not in done.stderr
     assert len(leftovers.agents_of(home)) == 1
     assert len(started(home)) == 1
-    for number in range(32):
+    for number in range(many):
         assert reading.values(root / "project" / f"run{number}") == [number]
 
 

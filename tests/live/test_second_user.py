@@ -17,7 +17,7 @@ from dreamlake import Session
 from dreamlake.remote.credentials import Credentials, Login
 from tests import leftovers, reading, scripts
 from tests.conftest import Cli, StartScript, agent_pid
-from tests.live.another import AS_ANOTHER, OTHER, needs_root, opened_to_all
+from tests.live.another import AS_ANOTHER, OTHER, needs_root
 from tests.waiting import wait_for
 
 pytestmark = needs_root
@@ -90,7 +90,8 @@ def test_nothing_of_the_agents_or_of_a_private_session_is_open_to_another(agent:
         assert what_another_can(inside) == [["list", str(agent)], ["read", str(agent)]]
     control = commons / "control"
     control.touch()
-    assert {way for way, _path in what_another_can([opened_to_all(commons) / "control"])} == {"read", "write", "rename"}
+    control.chmod(0o666)
+    assert {way for way, _path in what_another_can([control])} == {"read", "write", "rename"}
 
 
 def test_no_list_of_processes_shows_a_token(agent: Path, root: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from dreamlake import Session, config
 from dreamlake.systemd import Notifier
-from dreamlake.world.sockets import answers, listening_socket
+from dreamlake.world.sockets import answers
 from dreamlake_agent.main import IS_RUNNING, WRONG_SOCKET
 from dreamlake_agent.systemd import Service
 from tests import leftovers, reading
@@ -39,10 +39,9 @@ def place(home: Path) -> Path:
     return home / "run" / config.AGENT_SOCKET
 
 
-@pytest.fixture(params=["path", "abstract"])
-def heard(request: pytest.FixtureRequest, home: Path) -> Iterator[activation.Heard]:
-    name = str(home / "notify")
-    heard = activation.Heard(f"@{name}" if request.param == "abstract" else name)
+@pytest.fixture
+def heard(home: Path) -> Iterator[activation.Heard]:
+    heard = activation.Heard(str(home / "notify"))
     yield heard
     heard.close()
 
@@ -118,10 +117,12 @@ def test_an_agent_that_ends_is_followed_by_another_and_nothing_is_lost(held: act
 
 
 def test_who_opens_while_the_agent_starts_waits_for_it(
-    held: activation.Held, root: Path, caplog: pytest.LogCaptureFixture
+    held: activation.Held, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than the silence after which an agent is looked for anew, as on a file system that is slow."""
-    held.program = f"import time; time.sleep({config.SILENCE_SECONDS + 0.5}); {activation.AGENT}"
+    monkeypatch.setattr(config, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(config, "OPEN_SECONDS", 60.0)
+    held.program = f"import time; time.sleep(1); {activation.AGENT}"
     trains(root)
     assert reading.values(root / "project" / "run") == list(range(10))
     assert [each.pid for each in leftovers.agents_of(held.path.parent.parent)] == [held.started[0].pid]
@@ -173,10 +174,6 @@ def datagrams(folder: Path) -> socket.socket:
     return made
 
 
-def over_tcp(folder: Path) -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
-
-
 def one_that_does_not_listen(folder: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(str(folder / "mute"))
@@ -184,14 +181,13 @@ def one_that_does_not_listen(folder: Path) -> socket.socket:
 
 
 def of_another_place(folder: Path) -> socket.socket:
-    return listening_socket(str(folder / "other"))
+    return activation.listening(folder / "other")
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (datagrams, "no stream on this machine"),
-        (over_tcp, "no stream on this machine"),
         (one_that_does_not_listen, "does not listen"),
         (of_another_place, "scripts look at"),
     ],
@@ -213,7 +209,7 @@ def test_an_agent_that_cannot_have_the_folder_says_who_has_it_and_turns_the_wait
 ) -> None:
     """What waits in the socket would make systemd start the next one at once, and that one would fail, too."""
     at_once = "from dreamlake import config; config.HANDOVER_SECONDS = 0.0; " + activation.AGENT
-    with listening_socket(str(agent / "other")) as given, socket.socket(socket.AF_UNIX) as waits:
+    with activation.listening(agent / "other") as given, socket.socket(socket.AF_UNIX) as waits:
         waits.connect(str(agent / "other"))
         second = activation.start(given, program=at_once)
         _, complaint = second.communicate(timeout=60)
@@ -244,10 +240,12 @@ def test_what_systemd_gives_an_agent_is_not_for_its_children(monkeypatch: pytest
     service.stopping()
 
 
-def test_a_beat_that_was_not_heard_is_tried_again(tmp_path: Path) -> None:
-    service = Service(Notifier(str(tmp_path / "notify")), watchdog_seconds=20)
+@pytest.mark.parametrize("abstract", ["", "@"])
+def test_a_beat_that_was_not_heard_is_tried_again(abstract: str, tmp_path: Path) -> None:
+    address = f"{abstract}{tmp_path}/notify"
+    service = Service(Notifier(address), watchdog_seconds=20)
     service.beat(100.0, 0)
-    heard = activation.Heard(str(tmp_path / "notify"))
+    heard = activation.Heard(address)
     try:
         service.beat(100.1, 0)
         service.beat(100.2, 2)

@@ -74,16 +74,17 @@ def test_an_agent_that_systemd_started_is_restarted_by_systemd(code: int, home: 
     (tmp_path / "systemctl").write_text(SYSTEMCTL.format(said=said, code=code))
     (tmp_path / "systemctl").chmod(0o700)
     agent = "SYSTEMD_EXEC_PID=$$ exec " + shlex.join([sys.executable, "-m", "dreamlake.cli", "agent", "run"])
-    with subprocess.Popen(["sh", "-c", agent], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: agent_pid() == process.pid)
-        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-        done = scripts.run(RESTARTS, env={"PATH": path}, cwd=tmp_path, expect=code)
-        assert said.read_text() == "--user restart dreamlake-agent.service\n"
-        assert ("systemd has started the agent" in done.stderr) == bool(code)
-        assert process.poll() is None
-        assert agent_pid() == process.pid
-        process.terminate()
-        assert process.wait(timeout=20) == 0
+    with subprocess.Popen(["sh", "-c", agent], cwd=tmp_path) as process:
+        try:
+            wait_for(lambda: (home / "run" / "agent.sock").is_socket() and agent_pid() == process.pid)
+            path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+            done = scripts.run(RESTARTS, env={"PATH": path}, cwd=tmp_path, expect=code)
+            assert said.read_text() == "--user restart dreamlake-agent.service\n"
+            assert ("systemd has started the agent" in done.stderr) == bool(code)
+            assert process.poll() is None
+            assert agent_pid() == process.pid
+        finally:
+            process.terminate()
 
 
 RESTARTS = """

@@ -56,7 +56,9 @@ def test_the_session_says_how_its_ranks_ended(
     assert [row["set"]["tags"] for row in described] == [["train"]]
 
 
-def test_one_process_resumes_what_ranks_have_written_and_ranks_resume_that(root: Path, folder: Path) -> None:
+def test_one_process_resumes_what_ranks_have_written_and_ranks_resume_that(
+    root: Path, folder: Path, start_script: StartScript
+) -> None:
     def alone() -> None:
         with Session("run", "project", local_path=root) as session:
             assert (session.rank, session.world_size, session.is_main) == (0, 1, True)
@@ -64,7 +66,9 @@ def test_one_process_resumes_what_ranks_have_written_and_ranks_resume_that(root:
 
     def together() -> None:
         shutil.rmtree(root / "there", ignore_errors=True)
-        assert torchrun(2, PROGRAMS / "ends.py", root, "close", "close").returncode == 0
+        variables = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)]
+        ranks = [start_script(PROGRAMS / "ends.py", root, "close", "close", env=each) for each in variables]
+        assert [rank.wait(timeout=60) for rank in ranks] == [0, 0]
 
     together()
     alone()

@@ -31,13 +31,20 @@ def assert_both_wrote(folder: Path) -> None:
         assert [row["data"]["value"] for row in points if row["rank"] == rank] == list(range(50))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+LEFT_OPEN = ("leave open", [0, 0], "finished", None)
+RAISES = ("raise", [0, 1], "failed", TOLD)
+EXITS = ("exit", [0, 3], "failed", {"type": "SystemExit", "message": "3", "rank": 1})
+
+
 @pytest.mark.parametrize(
-    ("way", "codes", "state", "error"),
+    ("method", "way", "codes", "state", "error"),
     [
-        ("leave open", [0, 0], "finished", None),  # they leave by os._exit: atexit is not heard
-        ("raise", [0, 1], "failed", TOLD),
-        ("exit", [0, 3], "failed", {"type": "SystemExit", "message": "3", "rank": 1}),
+        ("fork", *LEFT_OPEN),  # leaves by os._exit: atexit is not heard
+        ("fork", *RAISES),
+        ("fork", *EXITS),
+        ("forkserver", *LEFT_OPEN),
+        ("forkserver", *RAISES),
+        ("spawn", *RAISES),
     ],
 )
 def test_a_rank_of_multiprocessing_says_how_it_ended(

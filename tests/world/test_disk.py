@@ -80,6 +80,26 @@ def refusal(call: Callable[..., object], *args: object) -> str:
 # Opening
 
 
+def test_private_opens_a_folder_by_its_path_and_nothing_else(place: Place) -> None:
+    place.disk.mkdirs("mine", place.at)
+    place.put("file", b"")
+    if isinstance(place.disk, RealDisk):
+        os.chmod(f"{place.path}/mine", 0o700)
+    inner = place.disk.private(f"{place.path}/mine")
+    place.disk.open("a", APPEND | CREATE, inner)
+    assert place.disk.listdir("mine", place.at) == ["a"]
+    assert refusal(place.disk.private, f"{place.path}/none") == "ENOENT"
+    assert refusal(place.disk.private, f"{place.path}/file") == "ENOTDIR"
+
+
+def test_private_refuses_what_others_may_enter_and_a_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("mine")
+    assert refusal(RealDisk().private, str(tmp_path / "link")) in ("ELOOP", "ENOTDIR")
+    (tmp_path / "mine").chmod(0o710)
+    assert refusal(RealDisk().private, str(tmp_path / "mine")) == "EPERM"
+
+
 def test_an_absent_file_is_made_only_when_asked(place: Place) -> None:
     assert refusal(place.disk.open, "a", READ, place.at) == "ENOENT"
     assert refusal(place.disk.open, "a", APPEND, place.at) == "ENOENT"

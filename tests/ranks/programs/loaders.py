@@ -1,5 +1,5 @@
-"""One training whose loader's workers write into its session: loaders.py ROOT METHOD WORKERS FATAL. A worker that comes
-to the sample FATAL is killed."""
+"""One training whose loader's workers write into its session: loaders.py ROOT METHOD WORKERS FATAL STOP. A worker that
+comes to the sample FATAL is killed, the process STOP is stopped once the session is open; for neither, -1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Numbers(Dataset[int]):
 
 
 def main() -> None:
-    root, method, workers, fatal = sys.argv[1:]
+    root, method, workers, fatal, stop = sys.argv[1:]
     with Session("run", "project", local_path=root) as session:
         loader = DataLoader(
             Numbers(session, int(fatal)),
@@ -36,9 +36,14 @@ def main() -> None:
             multiprocessing_context=method,
             persistent_workers=True,
         )
+        if int(stop) > 0:
+            os.kill(int(stop), signal.SIGSTOP)
         for epoch in range(2):
             for batch in loader:
                 session.track("loss").append(value=batch.sum(), epoch=epoch)
+        processes = loader._iterator._workers
+        del loader  # joins its workers, and ends by SIGTERM who is not gone after 5 s
+        print([process.exitcode for process in processes])
 
 
 if __name__ == "__main__":
