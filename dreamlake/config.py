@@ -28,8 +28,7 @@ import stat
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
 BATCH_BYTES = 256 << 10  # one message of journal bytes
-POLL_AWAITED_SECONDS = 0.004  # how often the link looks at the journal while somebody waits for the agent,
-POLL_UNANSWERED_SECONDS = 0.5  # and at least, the longer nothing comes from it
+POLL_AWAITED_SECONDS = 0.004  # how often the link looks at the journal while somebody waits for the agent
 POLL_BUSY_SECONDS = 0.02  # while there is traffic
 POLL_IDLE_SECONDS = 0.08  # and when there is little
 BUSY_BYTES = 32 << 10  # journal bytes found at one look that count as traffic

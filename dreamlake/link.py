@@ -232,7 +232,7 @@ class LinkThread:
                     # Longer while nothing comes: 360 processes that look 250 times a second for what is not there yet
                     # leave no processor to the agent that they wait for. Whatever comes ends the wait.
                     came = self._lines.wait(quiet)
-                    quiet = config.POLL_AWAITED_SECONDS if came or sent else min(config.POLL_UNANSWERED_SECONDS, quiet * 1.5)
+                    quiet = config.POLL_AWAITED_SECONDS if came or sent else min(config.POLL_IDLE_SECONDS, quiet * 1.5)
                 else:
                     # Acks can wait. Each time this thread wakes it takes the interpreter from the training for a
                     # moment, and for much longer when the kernel then takes the processor from this thread.

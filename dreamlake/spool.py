@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 from dreamlake.reader.segments import JOURNALS, UNNAMED, read_segment, segment_path
-from dreamlake.reader.spools import Marker, encode_marker, marker_path, sync_spool
-from dreamlake.world.disk import CREATE, EMPTY, READ, READ_APPEND, Disk, sync_folder, write_all
+from dreamlake.reader.spools import SPOOL, Marker, encode_marker, marker_path, sync_spool
+from dreamlake.world.disk import CREATE, EMPTY, READ, READ_APPEND, WRITE, Disk, sync_folder, write_all
 
 
 class Spool:
@@ -24,6 +24,8 @@ class Spool:
         self._synced = False
         self.root = disk.private(path)
         try:
+            disk.mkdirs(".dreamlake", self.root)
+            disk.close(disk.open(SPOOL, WRITE | CREATE, self.root))
             disk.mkdirs(JOURNALS, self.root)
             self._clear_away()
         except BaseException:

@@ -1,9 +1,10 @@
 """Commits and the checkpoint: in which order journals were applied, and up to where that is settled.
 
-``commits.log`` is a stream of records. The first is its header, ``{v, seq, clients}``: the number of the first commit
-that follows and the position of every client before it. Each further record is a commit, ``[seq, runs]``; a run is
-``[client, from, to, running, refused]``: the bytes of that client's stream, its running checksum after them, and the
-places (counted in operations) of those that were refused.
+``commits.log`` is a stream of records. The first is its header, ``{v, seq, clients, rules}``: the number of the first
+commit that follows, the position of every client before it, and the rules by which the commits were applied
+(:data:`dreamlake.wire.apply.RULES`; 1 where it does not say). Each further record is a commit, ``[seq, runs]``; a run
+is ``[client, from, to, running, refused]``: the bytes of that client's stream, its running checksum after them, and
+the places (counted in operations) of those that were refused.
 
 ``checkpoint`` is one record, ``{v, seq, origin, logs, clients, views}``: the size, checksum and row counts of every
 log, and every client's position, just before commit ``seq``. Everything it covers has been fsynced.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import codec
+from dreamlake.wire.apply import RULES
 from dreamlake.wire.state import Tail
 from dreamlake.world.disk import READ, Disk, read_file
 
@@ -76,6 +78,7 @@ class CommitLog:
     commits: list[Commit]
     # (bytes, running checksum) after the header and after each commit
     ends: list[tuple[int, int]]
+    rules: int = 1
 
     @property
     def next_seq(self) -> int:
@@ -169,7 +172,12 @@ def commits_seed(origin: str) -> int:
 
 
 def encode_commits_header(seq: int, clients: Positions, origin: str) -> tuple[bytes, int]:
-    fields = {"v": VERSION, "seq": seq, "clients": {client: list(found) for client, found in clients.items()}}
+    fields = {
+        "v": VERSION,
+        "seq": seq,
+        "clients": {client: list(found) for client, found in clients.items()},
+        "rules": RULES,
+    }
     return codec.frame(codec.packer().pack(fields), commits_seed(origin))
 
 
@@ -199,7 +207,8 @@ def read_commits(disk: Disk, at: int, origin: str) -> CommitLog | None:
             if log is None:
                 if fields["v"] != VERSION:
                     return None
-                log = CommitLog(_number(fields["seq"]), _positions(fields["clients"]), [], [(end, running)])
+                clients, rules = _positions(fields["clients"]), _number(fields.get("rules", 1))
+                log = CommitLog(_number(fields["seq"]), clients, [], [(end, running)], rules)
                 continue
             seq, runs = fields
             if seq != log.next_seq:

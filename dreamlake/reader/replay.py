@@ -193,7 +193,7 @@ def committed(disk: Disk, at: int, loaded: Loaded) -> Iterator[tuple[Commit, App
         if streams is None:
             loaded.warnings.append(f"commit {commit.seq} cannot be replayed: its journal is not whole")
             return
-        out = Applied()
+        out = Applied(loaded.commit_log.rules)
         for run, data in zip(commit.runs, streams, strict=True):
             apply_run(loaded.state, run.client, codec.operations(data), out, set(run.refused))
             loaded.positions[run.client] = (run.end, run.running)

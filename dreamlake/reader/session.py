@@ -17,7 +17,7 @@ from dreamlake.reader.commits import ORIGIN
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.replay import committed, leftovers, load
 from dreamlake.reader.segments import JOURNALS
-from dreamlake.reader.spools import Away, Spooled
+from dreamlake.reader.spools import Away, Spooled, is_spool
 from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.names import name_of
@@ -89,7 +89,7 @@ class SessionReader:
 
     def _read(self) -> None:
         entries = self._disk.listdir(".", self._at)
-        if "session.json" not in entries and ".dreamlake" not in entries:
+        if ("session.json" not in entries and ".dreamlake" not in entries) or is_spool(self._disk, self._at):
             raise FileNotFoundError(f"{self.path} is not a session directory: it has no session.json")
         if self._disk.listdir(JOURNALS, self._at) and self.owner() is None:
             self._replay()

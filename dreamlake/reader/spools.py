@@ -29,6 +29,7 @@ from dreamlake.world.disk import CREATE, READ, Disk, Stat, read_file, sync_folde
 
 VERSION = 1
 MARKER = ".spool"
+SPOOL = ".dreamlake/spool"  # stands in a spool: it has journals/ as a session directory has, and is none
 MARKER_BYTES_MAX = 8192
 # What a disk answers for a marker that is gone, or for what somebody put in its place: a link, a pipe, a folder.
 _NONE_OF_OURS = {errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.ESPIPE, errno.ENXIO, errno.EISDIR, errno.EFBIG}
@@ -99,6 +100,13 @@ def decode_marker(data: bytes) -> Marker:
 def marked(disk: Disk, at: int) -> set[bytes]:
     """The clients that have a marker in the directory, whether their journals are seen from here or not."""
     return {bytes.fromhex(name[:32]) for name in disk.listdir(JOURNALS, at) if _MARKER.match(name)}
+
+
+def is_spool(disk: Disk, at: int) -> bool:
+    """Whether a folder has the journals of other directories: nobody may take it for a session's and apply them
+    there."""
+    folder, _, name = SPOOL.partition("/")
+    return name in disk.listdir(folder, at)
 
 
 def binding(found: Stat, path: str) -> list[Any]:

@@ -20,7 +20,7 @@ from dreamlake.reader.checks.standing import read_standing
 from dreamlake.reader.checks.views import check_views
 from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.session import OWNER, owner_of
-from dreamlake.reader.spools import Spooled
+from dreamlake.reader.spools import SPOOL, Spooled, is_spool
 from dreamlake.wire.names import DREAMLAKE, PULLING
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK, Disk, read_file
@@ -50,6 +50,8 @@ def is_session(path: str, disk: Disk = REAL_DISK) -> bool:
 
 def _is_session(disk: Disk, at: int) -> bool:
     entries = set(disk.listdir(".", at))
+    if is_spool(disk, at):
+        return False
     if entries & {"session.json", "parameters.json"}:
         return True
     return bool(_OWN & set(disk.listdir(DREAMLAKE, at))) or "logs.jsonl" in disk.listdir("logs", at)
@@ -66,7 +68,8 @@ def _below(folder: str, depth: int) -> Iterator[str]:
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         entries = list(found)
     if any(each.name == "session.json" for each in entries) or os.path.isdir(os.path.join(folder, JOURNALS)):
-        yield folder
+        if not os.path.lexists(os.path.join(folder, SPOOL)):
+            yield folder
     elif depth < _DEPTH_MAX and not any(each.name == PULLING for each in entries):
         for each in entries:
             if each.is_dir(follow_symlinks=False):

@@ -37,6 +37,11 @@ from dreamlake.wire.times import time_text
 # A line of a log, its newline included: what a reader takes for one at most (an operation, and what is added to it).
 LINE_BYTES_MAX = 9 << 20
 
+# By which rules operations become rows. ``commits.log`` says it of its commits, or an upgrade of the agent would replay
+# them to other rows than stand there.
+RULES = 2
+_RANKS_IN_ROWS = 2  # since 0.4; before, no row said its rank, and what every rank set alike was written by each
+
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 
 
@@ -44,6 +49,7 @@ _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 class Applied:
     """What a run of operations amounts to, before any of it is on disk."""
 
+    rules: int = RULES
     rows: dict[str, list[bytes]] = field(default_factory=dict)
     # track → [first ordinal, first index, how many], as often as the line breaks
     placed: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -97,7 +103,7 @@ def _more_points(
     its points come. Whatever is new, odd or wrong is left to ``_point``, which judges it.
     """
     known: dict[str, list[Any]] = {}  # track → its tail, its lines, its spans, the time of its last point
-    second, stamp, rank = None, b"", _rank_in_line(state, author)
+    second, stamp, rank = None, b"", _rank_in_line(state, author, out)
     while position < len(run):
         op = run[position]
         if type(op) is not tuple or len(op) != 5 or op[0] != ops.POINT or position in skipped:
@@ -181,15 +187,15 @@ def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
     out.stale.add(view)
 
 
-def _rank(state: State, author: str) -> Row:
+def _rank(state: State, author: str, out: Applied) -> Row:
     """What a row says of the rank whose process wrote it; nothing where there are no ranks."""
-    rank = state.clients[author].rank
+    rank = state.clients[author].rank if out.rules >= _RANKS_IN_ROWS else None
     return {} if rank is None else {"rank": rank}
 
 
-def _rank_in_line(state: State, author: str) -> bytes:
+def _rank_in_line(state: State, author: str, out: Applied) -> bytes:
     """The same, at the end of a line."""
-    rank = state.clients[author].rank
+    rank = state.clients[author].rank if out.rules >= _RANKS_IN_ROWS else None
     return b"" if rank is None else b',"rank":%d' % rank
 
 
@@ -221,18 +227,18 @@ def _open(state: State, author: str, op: Op, out: Applied) -> None:
         "workspace": workspace,
         **{key: value for key, value in numbers.items() if value is not None},
         "host": str(who.get("host") or ""),
-        **({"forked": True} if who.get("forked") or _is_started_by_member(state, who) else {}),
+        **({"forked": True} if who.get("forked") or _is_started_by_member(state, who, out) else {}),
         **({"remote": {"url": remote.url, "user": remote.user}} if remote else {}),
         "set": _fields(given, "what the session was opened with"),
     }
     _history(state, out, SESSION_LOG, row, "session.json")
 
 
-def _is_started_by_member(state: State, who: Row) -> bool:
+def _is_started_by_member(state: State, who: Row, out: Applied) -> bool:
     """Whether multiprocessing started this process in one that has the session open as the same rank, as a loader
     starts its workers: to the run it is what a forked child is, whatever the method."""
     parent = who.get("parent")
-    if not isinstance(parent, int):
+    if not isinstance(parent, int) or out.rules < _RANKS_IN_ROWS:
         return False
     running = (state.clients[key] for key, it in state.run.items() if it["state"] == ops.RUNNING)
     mine = (parent, str(who.get("host") or ""), who.get("rank"))
@@ -298,7 +304,7 @@ def _log(state: State, author: str, op: Op, out: Applied) -> None:
         text,
         b"" if metadata is None else b',"metadata":' + metadata,
         _nonfinite(nonfinite),
-        _rank_in_line(state, author),
+        _rank_in_line(state, author, out),
     )
     if len(line) > LINE_BYTES_MAX:
         raise Impossible(f"a log line of {len(line)} bytes, over the limit of {LINE_BYTES_MAX}")
@@ -312,7 +318,7 @@ def _parameters(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, data, nonfinite = op
     _open_for_change(state, author)
     _nonfinite(nonfinite)
-    given, rank = _fields(data, "parameters"), _rank(state, author)
+    given, rank = _fields(data, "parameters"), _rank(state, author, out)
     if rank and holds(state, given, nonfinite or ()):
         return  # every rank sets the same: written once
     row: Row = {"op": "set", "time": time_text(time), "client": author, **rank, "set": given}
@@ -332,7 +338,7 @@ def _describe(state: State, out: Applied, author: str, name: str, time: int, giv
         track_folder(name)
     except ValueError as reason:
         raise Impossible(str(reason)) from None
-    rank = _rank(state, author)
+    rank = _rank(state, author, out)
     if rank and name in state.tracks and state.tracks[name].says(given):
         return state.tracks[name]
     row: Row = {"time": time_text(time), "client": author, **rank, "track": name}
@@ -379,7 +385,7 @@ def _points_of(
         if not jsons.is_object(each):
             raise Impossible("a point is not one JSON object")
     extra = [_nonfinite(each) for each in nonfinite] if nonfinite else None
-    rank = _rank_in_line(state, author)
+    rank = _rank_in_line(state, author, out)
     # What stands around them in the line is some 90 bytes.
     if max(map(len, data)) + (max(map(len, extra)) if extra else 0) > LINE_BYTES_MAX - 256:
         raise Impossible(f"a point that makes a line over the limit of {LINE_BYTES_MAX} bytes")
@@ -422,7 +428,7 @@ def _file(state: State, author: str, op: Op, out: Applied) -> None:
         if folder in state.places:
             raise Impossible(f"files/{folder} is a file already")
     when = time_text(time)
-    rank = _rank(state, author)
+    rank = _rank(state, author, out)
     record.update(sessionId=state.origin, uploadedAt=when, updatedAt=when, deletedAt=None, **rank)
     row = {"op": "upload", "time": when, "client": author, **rank, "record": record, "incoming": incoming}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
@@ -440,7 +446,7 @@ def _file_change(state: State, author: str, op: Op, out: Applied) -> None:
     given = _fields(data, "the change of a file")
     if not set(given) <= {"description", "tags", "metadata"}:
         raise Impossible("only description, tags and metadata of a file can change")
-    known = {"client": author, **_rank(state, author)}
+    known = {"client": author, **_rank(state, author, out)}
     row = {"op": "change", "time": time_text(time), **known, "id": file_id, "set": given}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
 
@@ -449,7 +455,7 @@ def _file_delete(state: State, author: str, op: Op, out: Applied) -> None:
     _, time, file_id = op
     _open_for_change(state, author)
     _known_file(state, file_id)
-    row = {"op": "delete", "time": time_text(time), "client": author, **_rank(state, author), "id": file_id}
+    row = {"op": "delete", "time": time_text(time), "client": author, **_rank(state, author, out), "id": file_id}
     _history(state, out, FILES_LOG, row, "files/.files_metadata.json")
 
 

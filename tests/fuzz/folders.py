@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamlake.reader.commits import CHECKPOINT, COMMITS, commits_seed
+from dreamlake.reader.lines import unnumbered
 from dreamlake.reader.segments import HEADER_BYTES_MAX, JOURNALS, parse_name
 from dreamlake.wire import codec
 from dreamlake.wire.state import HISTORIES, LOGS_LOG
@@ -305,15 +305,14 @@ def _rebuilt_segment(data: bytes, seed: int, choices: Choices) -> bytes:
 
 # ── what must hold ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-_NUMBERED = re.compile(rb'^\{"(?:index|sequenceNumber)":\d+,')
-
 
 def _lines(data: bytes) -> set[bytes]:
-    return {_NUMBERED.sub(b"", line).strip(b"\0 \t\r") for line in data.split(b"\n")}
+    return {unnumbered(line.strip(b"\0 \t\r")) for line in data.split(b"\n")}
 
 
 def check_no_row_is_lost(before: Tree, into: Folder) -> None:
-    """Every line that stood in a log stands there still, or in ``cut/``; its number may be another."""
+    """Every line that stood in a log stands there still, or in ``cut/``; its number may be another, and it may
+    have come again with its rank."""
     kept = set[bytes]()
     cut = into.path / ".dreamlake" / "cut"
     for path in sorted(cut.iterdir()) if cut.is_dir() and not cut.is_symlink() else ():

@@ -14,15 +14,15 @@ from dreamlake.world.disk import REAL_DISK
 from tests.golden import make, world
 
 V1 = make.HERE / "v1"
-# Directories only: since 0.4 the rows of a session with ranks say which one wrote them.
+# Since 0.4 the rows of a session with ranks say which one wrote them, and commits.log by which rules that was done.
 RANKS = "v1-ranks"
 VERSIONS = ["v1", RANKS]
 OPERATIONS = make.read_table(V1 / "operations.txt")
 MESSAGES = make.read_table(V1 / "messages.txt")
 
 
-def hex_file(name: str) -> bytes:
-    return make.unhex((V1 / name).read_text("ascii"))
+def hex_file(name: str, version: str = "v1") -> bytes:
+    return make.unhex((make.HERE / version / name).read_text("ascii"))
 
 
 def as_tuples(value: object) -> object:
@@ -97,13 +97,16 @@ def test_a_journal_segment_is_read_as_it_was_meant(tmp_path: Path) -> None:
         REAL_DISK.close(root)
 
 
-def test_commits_are_read_as_they_were_meant(tmp_path: Path) -> None:
-    root = at_root(tmp_path, COMMITS, hex_file("commits.hex"))
+@pytest.mark.parametrize(("version", "rules"), [("v1", 1), (RANKS, 2)])
+def test_commits_are_read_as_they_were_meant(version: str, rules: int, tmp_path: Path) -> None:
+    data = hex_file("commits.hex", version)
+    root = at_root(tmp_path, COMMITS, data)
     try:
         found = read_commits(REAL_DISK, root, world.ORIGIN)
         assert found is not None
         assert (found.seq, found.clients, tuple(found.commits)) == (41, world.POSITIONS, world.COMMITS)
-        assert found.ends[-1][0] == len(hex_file("commits.hex"))
+        assert found.rules == rules
+        assert found.ends[-1][0] == len(data)
     finally:
         REAL_DISK.close(root)
 
@@ -118,7 +121,7 @@ def test_a_checkpoint_is_read_as_it_was_meant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["segment", "commits", "checkpoint"])
 def test_a_file_of_records_is_written_as_ever(name: str) -> None:
-    assert getattr(world, name)() == hex_file(f"{name}.hex")
+    assert getattr(world, name)() == hex_file(f"{name}.hex", RANKS if name == "commits" else "v1")
 
 
 # ── session directories ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,6 +177,8 @@ def test_a_recovered_directory_opens_again_and_loses_nothing(version: str, tmp_p
     world.recover(folder)
     after = world.tree(folder)
     moving = {".dreamlake/owner", ".dreamlake/checkpoint"}
+    if version == "v1":
+        moving.add(".dreamlake/commits.log")  # begun anew, by today's rules
     assert {path: data for path, data in after.items() if path not in moving} == {
         path: data for path, data in before.items() if path not in moving
     }

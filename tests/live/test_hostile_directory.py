@@ -105,39 +105,40 @@ def test_who_may_read_a_directory_can_hold_up_its_agent_and_nothing_else(
 
 
 PLANTS = """
-folder, precious, kind = sys.argv[1:4]
-client = "ab" * 16
-inner = folder + "/.dreamlake/"
-def instead(path, target=None):
-    os.rename(path, folder + "/was") if os.path.lexists(path) else os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.mkfifo(path) if target is None else os.symlink(target, path)
-if kind == "journals":
-    os.symlink(precious + "/secret", f"{inner}journals/{client}.0")
-    os.symlink(precious + "/secret", f"{inner}journals/{client}.sync")
-    os.mkfifo(f"{inner}journals/{client[::-1]}.0")
-    os.mkfifo(f"{inner}journals/{client[::-1]}.1.new")
-    os.symlink(precious, f"{inner}journals/{'cd' * 16}.0")
-    open(f"{inner}journals/{'x' * 255}", "w").close()
-    os.symlink(precious + "/secret", f"{inner}incoming/{client}-evil")
-elif kind == "views":
-    for name in ("session.json", "parameters.json"):
-        os.symlink(precious + "/thesis.tex", f"{folder}/{name}.tmp")
-    os.symlink(precious + "/thesis.tex", inner + "checkpoint.tmp")
-elif kind == "deep":
-    for top in ("tracks", "files", ".dreamlake/journals"):
-        path = f"{folder}/{top}"
-        for _ in range(300):
-            path += "/" + "d" * 9
-            os.mkdir(path)
-elif kind == "fifos":
-    for name in (".dreamlake/commits.log.tmp", "parameters.json.tmp", "tracks/loss/metadata.json.tmp"):
-        os.mkfifo(f"{folder}/{name}")
-elif kind == "log":
-    instead(folder + "/tracks/loss/data.jsonl", precious + "/thesis.tex")
-elif kind == "fifo":
-    instead(folder + "/logs/logs.jsonl")
-elif kind != "device":
-    instead(f"{folder}/{kind}", precious)
+precious, folders, kinds = sys.argv[1], sys.argv[2::2], sys.argv[3::2]
+for folder, kind in zip(folders, kinds):
+    client = "ab" * 16
+    inner = folder + "/.dreamlake/"
+    def instead(path, target=None):
+        os.rename(path, folder + "/was") if os.path.lexists(path) else os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkfifo(path) if target is None else os.symlink(target, path)
+    if kind == "journals":
+        os.symlink(precious + "/secret", f"{inner}journals/{client}.0")
+        os.symlink(precious + "/secret", f"{inner}journals/{client}.sync")
+        os.mkfifo(f"{inner}journals/{client[::-1]}.0")
+        os.mkfifo(f"{inner}journals/{client[::-1]}.1.new")
+        os.symlink(precious, f"{inner}journals/{'cd' * 16}.0")
+        open(f"{inner}journals/{'x' * 255}", "w").close()
+        os.symlink(precious + "/secret", f"{inner}incoming/{client}-evil")
+    elif kind == "views":
+        for name in ("session.json", "parameters.json"):
+            os.symlink(precious + "/thesis.tex", f"{folder}/{name}.tmp")
+        os.symlink(precious + "/thesis.tex", inner + "checkpoint.tmp")
+    elif kind == "deep":
+        for top in ("tracks", "files", ".dreamlake/journals"):
+            path = f"{folder}/{top}"
+            for _ in range(300):
+                path += "/" + "d" * 9
+                os.mkdir(path)
+    elif kind == "fifos":
+        for name in (".dreamlake/commits.log.tmp", "parameters.json.tmp", "tracks/loss/metadata.json.tmp"):
+            os.mkfifo(f"{folder}/{name}")
+    elif kind == "log":
+        instead(folder + "/tracks/loss/data.jsonl", precious + "/thesis.tex")
+    elif kind == "fifo":
+        instead(folder + "/logs/logs.jsonl")
+    elif kind != "device":
+        instead(f"{folder}/{kind}", precious)
 refused = []
 for number, call in enumerate((
     lambda: os.link(precious + "/thesis.tex", folder + "/logs/link"),
@@ -180,12 +181,13 @@ def test_a_hostile_directory_leads_nowhere_else_and_harms_no_other_session(
         names = {kind: commons / "project" / kind.replace("/", "%2F") for kind in KINDS}
         wait_for(lambda: all(reading.view(at / ".dreamlake" / "owner").get("released") for at in names.values()))
         opened_to_all(commons / "project")
-        done = list(pool.map(lambda kind: scripts.run(AS_ANOTHER + PLANTS, names[kind], precious, kind), KINDS))
+        planted = [word for kind in KINDS for word in (names[kind], kind)]
+        done = scripts.run(AS_ANOTHER + PLANTS, precious, *planted)
         with contextlib.suppress(PermissionError):  # only root can, who unpacks what somebody sent him
             for name in (f".dreamlake/journals/{'ef' * 16}.0", "tracks/loss/data.jsonl.tmp"):
                 os.mknod(names["device"] / name, stat.S_IFCHR | 0o666, os.makedev(1, 5))
         is_guarded = Path("/proc/sys/fs/protected_hardlinks").read_text() == "1\n"
-        assert {each.stdout for each in done} == {"[0, 1]\n" if is_guarded else "[1]\n"}
+        assert done.stdout == ("[0, 1]\n" if is_guarded else "[1]\n")
         list(pool.map(lambda kind: trains(kind, 1), KINDS))
         said = list(pool.map(lambda kind: dreamlake("show", names[kind]), ["journals", "device", "fifo", "tracks"]))
     said += [dreamlake("verify", commons), dreamlake("list", commons), dreamlake("sync", commons, "--dry-run")]

@@ -107,7 +107,7 @@ def test_four_ranks_and_their_loaders_train_one_model_into_one_session(tmp_path:
 @pytest.mark.usefixtures("home")
 def test_a_rank_killed_in_the_middle_is_named_and_nothing_that_returned_is_lost(tmp_path: Path, noted: Path) -> None:
     """Whether the others fail over the lost connection or are asked to end before that is PyTorch's race."""
-    done = torchrun(2, PROGRAMS / "noted.py", noted, EXAMPLE, tmp_path, env={"FAULT": "kill 1 loss 12"})
+    done = torchrun(2, PROGRAMS / "noted.py", noted, EXAMPLE, tmp_path, env={"KILL": "1 loss 12"})
     assert done.returncode == 1, done.stderr
     assert f"exitcode  : {-signal.SIGKILL}" in done.stderr
     folder = tmp_path / "examples" / "ddp"
@@ -124,9 +124,9 @@ def test_a_rank_killed_in_the_middle_is_named_and_nothing_that_returned_is_lost(
 @pytest.mark.usefixtures("home")
 def test_an_elastic_restart_goes_on_from_the_checkpoint_in_the_same_session(tmp_path: Path, noted: Path) -> None:
     steps = SAMPLES // 2 // BATCH
-    fault = f"kill 1 loss {2 * steps + 3}"  # in the third epoch: two are kept in the checkpoint
+    kill = f"1 loss {2 * steps + 3}"  # in the third epoch: two are kept in the checkpoint
     # Else PyTorch 2.13 keeps one store for all attempts, where a rank may find the address of one that is dead.
-    env = {"FAULT": fault, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    env = {"KILL": kill, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = torchrun(2, PROGRAMS / "noted.py", noted, EXAMPLE, tmp_path, restarts=1, env=env)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "examples" / "ddp"

@@ -15,6 +15,7 @@ from dreamlake import config
 from dreamlake.journal import Journal
 from dreamlake.reader import segments
 from dreamlake.reader.segments import JOURNALS, SYNCING, UNNAMED
+from dreamlake.reader.session import SessionReader
 from dreamlake.reader.spools import (
     MARKER,
     MARKER_BYTES_MAX,
@@ -27,11 +28,13 @@ from dreamlake.reader.spools import (
     marked,
     marker_path,
 )
-from dreamlake.reader.verify import verify
+from dreamlake.reader.verify import NotASession, is_session, sessions_below, verify
 from dreamlake.spool import Spool
 from dreamlake.wire import ops
 from dreamlake.world import processes
 from dreamlake.world.disk import READ, REAL_DISK, read_file
+from dreamlake_agent.repair import Refused, repair
+from dreamlake_agent.store.directory import Directory, Unseen
 
 ALICE, BOB = b"a" * 16, b"b" * 16
 OPEN = (ops.OPEN, 1, {"name": "run", "workspace": "project", "pid": 1, "host": "here"}, b"{}")
@@ -128,6 +131,23 @@ def test_nothing_but_a_segment_of_that_client_is_looked_for_in_its_spool(run: Ru
         with pytest.raises((FileNotFoundError, PermissionError)):
             reach(f"{JOURNALS}/{name}", run.at)
     assert (run.folder / JOURNALS / name.rpartition("/")[2]).read_bytes() == b"secret"
+
+
+def test_a_spool_is_nobodys_session_directory(run: Run, tmp_path: Path) -> None:
+    """Whoever took it for one would apply the journals of every session in it there, and drop them."""
+    assert not is_session(str(run.folder))
+    assert sessions_below(str(tmp_path)) == [str(run.path)]
+    with pytest.raises(NotASession):
+        verify(str(run.folder))
+    with pytest.raises(FileNotFoundError, match="not a session directory"):
+        SessionReader(str(run.folder))
+    found = run.folder.stat()
+    with pytest.raises(Unseen):
+        Directory.open(REAL_DISK, str(run.folder), (found.st_dev, found.st_ino), run.by, "0" * 32)
+    with pytest.raises(Refused):
+        repair(str(run.folder), lambda _text: None)
+    assert sorted(each.name for each in (run.folder / ".dreamlake").iterdir()) == ["journals", "spool"]
+    assert run.segment.exists()
 
 
 # ── what others may put there ───────────────────────────────────────────────────────────────────────────────────────
@@ -398,3 +418,12 @@ def test_the_marker_is_locked_as_long_as_somebody_writes(run: Run) -> None:
     run.journal.close()
     assert is_free()
     assert read_file(REAL_DISK, marker_path(ALICE), run.at, 4096)
+
+
+def test_what_a_death_on_the_way_home_leaves_counts_once_the_marker_of_a_lost_spool_is_removed(run: Run) -> None:
+    shutil.copy(run.segment, run.path / segments.segment_path(ALICE, 0))
+    shutil.rmtree(run.folder)
+    assert run.names() == [run.marker.name], "the rest may come back with its disk"
+    run.marker.unlink()
+    (mine,) = segments.journals(run.seen, run.at)[ALICE]
+    assert mine.end == run.journal.end

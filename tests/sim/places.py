@@ -150,7 +150,8 @@ class Place:
         promises.check_edits(tree, self.edits)
         promises.check_views(tree, loaded.state, self.edits)
         # Not promised (docs/durability.md): an upload whose fsync had failed for one, and whom another then asked.
-        if not (self.power_lost and world.profile.disk.fsync_error):
+        # Nor one to a place that others upload to as well, of a journal that could not be seen for a while.
+        if not (self.power_lost and world.profile.disk.fsync_error) and not self.wiped:
             promises.check_files(tree, loaded.state, self.books)
         promises.check_ends(loaded.state, self.books, doubtful=world.profile.lies > 0)
         for log in self.left:
@@ -163,7 +164,9 @@ class Place:
         kinds = (".dreamlake/journals/",) if lacking else (".dreamlake/journals/", ".dreamlake/incoming/")
         left = [path for path in tree if path.startswith(kinds)]
         if self.power_lost or self.copied or self.wiped:  # a marker of what is gone, or is not the copy's
-            left = [path for path in left if not path.endswith(MARKER)]
+            # And what a client copied that died on its way home: it counts once a person has removed the marker.
+            marked = {path.removesuffix(MARKER) for path in left if path.endswith(MARKER)}
+            left = [path for path in left if path.rpartition(".")[0] not in marked]
         if left:
             raise Violation(f"all is covered and closed, and these stay: {left}")
 

@@ -30,9 +30,9 @@ def kept(into: Path) -> Path:
     return folder
 
 
-def killed(into: Path) -> Path:
+def killed(into: Path, version: str = "v1") -> Path:
     """What a SIGKILL of everybody leaves: a checkpoint, a commit after it, operations in journals only, a capture."""
-    folder = make.directory("killed", into)
+    folder = make.directory("killed", into, version)
     (folder / ".dreamlake" / "owner").unlink()  # of a machine that cannot be seen: it would count as live
     return folder
 

@@ -88,8 +88,8 @@ def test_repair_says_what_it_did_and_verifies_again(workspace: Path, dreamlake: 
         "  repaired: 4 operations that waited in journals were applied",
         "  repaired: 1 of 2 problems",
         f"  repaired: 4 bytes were set aside in {aside}",
-        "  repaired: a client vanished without a word (b0b00000000000000000000000000002)",
         f"  repaired: session.json was edited or damaged by somebody else; what it said is kept in {aside}",
+        "  repaired: a client vanished without a word (b0b00000000000000000000000000002)",
     ]
     assert f"{damaged}: 1 problem (7 logs with 29 rows, 5 views, 2 files, 0 journals)" in done.stdout
     assert (damaged / ".dreamlake/cut/session.json.0").read_text() == "mine"

@@ -37,11 +37,11 @@ from dreamlake.reader.segments import (
     syncing_path,
     whole_run,
 )
-from dreamlake.reader.spools import Spooled, marked, marker_path
+from dreamlake.reader.spools import Spooled, is_spool, marked, marker_path
 from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons, ops
-from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.apply import RULES, Applied, apply_run
 from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, replace_file, sync_folder, write_all
@@ -181,7 +181,8 @@ class Directory:
             self.warnings += [each for each in loaded.warnings if each not in self.warnings]
             self.seq = loaded.seq
             self._continue_commits(loaded)
-            if self.owner.distrust:
+            others = loaded.commit_log is not None and loaded.commit_log.rules != RULES
+            if self.owner.distrust or others:
                 self._rewrite()
         self._place()
         self.views.check(self.state)
@@ -215,15 +216,16 @@ class Directory:
             pass
 
     def _rewrite(self) -> None:
-        """After a failed fsync: the logs were written again from the checkpoint on; settle that before anything
-        else."""
+        """After a failed fsync the logs were written again from the checkpoint on; after an upgrade the commits so far
+        were applied by other rules than the next ones. Settle that before anything else."""
         checkpoint, sizes, job = self.checkpoint_job()
         job()
         self.made_durable(sizes)
         self.checkpointed(checkpoint)
         self._new_commits([], durable=True)
-        self.owner.distrust = False
-        write_record(self.disk, self.owner, self._who)
+        if self.owner.distrust:
+            self.owner.distrust = False
+            write_record(self.disk, self.owner, self._who)
 
     def distrust(self) -> None:
         """An fsync has failed: whoever owns the directory next must write again what it stood for."""
@@ -610,7 +612,7 @@ def _sync_names(disk: Disk, path: str) -> None:
 def _is_session(disk: Disk, at: int) -> bool:
     """Whether a client has made a session directory of it: a message alone must not turn a folder into one."""
     try:
-        return disk.stat(JOURNALS, at).is_dir
+        return disk.stat(JOURNALS, at).is_dir and not is_spool(disk, at)
     except (FileNotFoundError, NotADirectoryError):
         return False
 

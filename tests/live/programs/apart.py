@@ -181,7 +181,7 @@ def no_socket(folder: Path) -> None:
     container = Training(folder, 0, 3, home, "unshare", "-p", "-f", "--kill-child", "--mount-proc", *in_a_job(hidden))
     container.wrote()
     wait_for(lambda: has(container.folder, 0, 1, 2))
-    assert reading.view(container.folder / "session.json")["state"] == "running"
+    wait_for(lambda: reading.view(container.folder / "session.json")["state"] == "running")
     [inside] = Path(f"/proc/{container.process.pid}/task/{container.process.pid}/children").read_text().split()
     os.kill(int(inside), 9)  # the container's first process, and with it all that is in there
     said = container.process.communicate()[1]

@@ -1,8 +1,8 @@
-"""Run a script as it stands and write down each of its calls that has returned; end one of its ranks where told.
+"""Run a script as it stands and write down each of its calls that has returned; kill one of its ranks where told.
 
 noted.py NOTES SCRIPT [ARGUMENT...]. Each process has a file in the folder NOTES, with a line of JSON for a call. Every
-point gets one more field, the `pid` of its process. `FAULT`, such as `kill 2 loss 20`: rank 2 of the first attempt is
-killed once its 20th point of that track has returned; with `raise` its call raises then.
+point gets one more field, the `pid` of its process. `KILL` in the environment, such as `2 loss 20`: rank 2 of the first
+attempt is killed once its 20th point of that track has returned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dreamlake.tracks import Track
 
 RANK = int(os.environ["RANK"])
 ATTEMPT = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-FAULT, VICTIM, TRACK, COUNT = os.environ.get("FAULT", "none -1 - 0").split()
+VICTIM, TRACK, COUNT = os.environ.get("KILL", "-1 - 0").split()
 
 really_append, really_log = Track.append, Session.log
 points: dict[str, int] = {}
@@ -40,9 +40,7 @@ def append(self: Track, **fields: Any) -> Any:
     note(track=self._name, data=fields)
     points[self._name] = points.get(self._name, 0) + 1
     if (ATTEMPT, int(VICTIM), TRACK, int(COUNT)) == (0, RANK, self._name, points[self._name]):
-        if FAULT == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise ArithmeticError(f"rank {RANK} is told to fail")
+        os.kill(os.getpid(), signal.SIGKILL)
     return receipt
 
 
