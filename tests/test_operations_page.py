@@ -12,10 +12,10 @@ import pytest
 
 from dreamlake import config, rank
 from dreamlake.cli import cli
-from dreamlake_agent import metrics
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.core.limits import KINDS
-from dreamlake_agent.observing import SETTING
+from dreamlake_agent.observe import metrics
+from dreamlake_agent.observe.observing import SETTING
 from dreamlake_server import limits as server_limits
 from tests.agent.test_metrics import status_of
 
@@ -156,7 +156,7 @@ def exit_constants() -> dict[str, int]:
 
 def test_every_exit_code_that_has_a_name_is_told() -> None:
     constants = exit_constants()
-    assert {"cli.NO_AGENT", "main.IS_RUNNING", "main.WRONG_SOCKET", "cli_install.NO_SYSTEMD"} <= set(constants)
+    assert {"agent.NO_AGENT", "main.IS_RUNNING", "main.WRONG_SOCKET", "install.NO_SYSTEMD"} <= set(constants)
     text = section("Exit codes")
     assert {name for name, code in constants.items() if f"**{code}**" not in text} == set()
 

@@ -1,5 +1,5 @@
 """The agent: the one process of a user on a node that writes session directories.
 
-``core`` decides, ``store`` writes, ``loop`` is where they meet; ``lifecycle``, ``status`` and ``cli`` start, describe
-and command it.
+``core`` decides, ``store`` writes, ``remote`` sends, ``loop`` is where they meet; ``lifecycle`` starts and ends it,
+``observe`` describes it, ``cli`` commands it.
 """

@@ -25,10 +25,10 @@ def test_restart_starts_an_agent_when_the_one_that_should_stop_is_killed(agent: 
     """Clients that were told of the stop start none, so it is on the command to do it."""
     pid = agent_pid()
     program = (
-        "import os, signal; from dreamlake_agent import cli\n"
+        "import os, signal; from dreamlake_agent.cli.agent import agent\n"
         "kill = os.kill\n"
         "os.kill = lambda pid, _number: kill(pid, signal.SIGKILL)\n"
-        "cli.agent(['restart'])\n"
+        "agent(['restart'])\n"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dreamlake_agent.core.events import Disk
-from dreamlake_agent.gauge import Gauge, disk_of
+from dreamlake_agent.observe.gauge import Gauge, disk_of
 from tests.waiting import wait_for
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from dreamlake import config
-from dreamlake_agent.log import JsonLines, RotatedFile
-from dreamlake_agent.logbook import Logbook, told
-from dreamlake_agent.sieve import Sieve
+from dreamlake_agent.observe.log import JsonLines, RotatedFile
+from dreamlake_agent.observe.logbook import Logbook, told
+from dreamlake_agent.observe.sieve import Sieve
 
 
 def entries(path: Path) -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dreamlake import config
 from dreamlake.wire.remotes import Remote
-from dreamlake_agent import exposition, metrics
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.core.session import Session
-from dreamlake_agent.status import Status
+from dreamlake_agent.observe import exposition, metrics
+from dreamlake_agent.observe.status import Status
 
 
 def an_agent(remotes: int = 1) -> Agent:

@@ -16,7 +16,7 @@ import pytest
 
 from dreamlake import config
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.observing import SETTING, Observing
+from dreamlake_agent.observe.observing import SETTING, Observing
 from dreamlake_agent.settings import Settings
 from tests.agent.test_metrics import status_of
 

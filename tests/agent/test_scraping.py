@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dreamlake import config
-from dreamlake_agent.scraping import CannotListen, Scraping
+from dreamlake_agent.observe.scraping import CannotListen, Scraping
 from tests.waiting import wait_for
 
 BODY = b"body" * 100_000  # more than a socket takes at once

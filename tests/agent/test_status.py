@@ -8,7 +8,7 @@ from typing import Any
 from dreamlake.wire.state import SESSION_LOG, State, fold
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.core.session import Session
-from dreamlake_agent.status import Status
+from dreamlake_agent.observe.status import Status
 
 KEY = (1, 2)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dreamlake_agent.status_text import SESSIONS_WHOLE, lines_of
+from dreamlake_agent.cli.status import SESSIONS_WHOLE, lines_of
 
 
 def session(number: int = 0, **other: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dreamlake import systemd
-from dreamlake_agent.cli_install import NO_SYSTEMD
+from dreamlake_agent.cli.install import NO_SYSTEMD
 from dreamlake_agent.main import IS_RUNNING, WRONG_SOCKET
 from tests.conftest import Cli
 from tests.live.test_systemd import needed

@@ -88,8 +88,8 @@ def test_an_agent_that_systemd_started_is_restarted_by_systemd(code: int, home: 
 
 
 RESTARTS = """
-from dreamlake_agent import cli
-cli.agent(["restart"])
+from dreamlake_agent.cli.agent import agent
+agent(["restart"])
 """
 
 
@@ -99,9 +99,10 @@ def impatient() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def restart(tmp: Path) -> subprocess.CompletedProcess[str]:
         program = (
-            "from dreamlake import config; from dreamlake_agent import cli, takeover\n"
+            "from dreamlake import config; from dreamlake_agent import takeover\n"
+            "from dreamlake_agent.cli.agent import agent\n"
             "config.STOP_SECONDS = takeover._ASK_SECONDS = takeover._GONE_SECONDS = 0.5\n"
-            "cli.agent(['restart'])\n"
+            "agent(['restart'])\n"
         )
         return subprocess.run(
             [sys.executable, "-c", program], cwd=tmp, capture_output=True, text=True, timeout=60, check=False

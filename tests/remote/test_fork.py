@@ -17,11 +17,11 @@ from dreamlake.remote.follow import Follow
 from dreamlake.remote.lake import Lake
 from dreamlake.wire.marks import Mark
 from dreamlake.world.disk import REAL_DISK
-from dreamlake_agent import fork as module
-from dreamlake_agent.fork import CannotFork, fork
 from dreamlake_agent.remote.source import NotSendable, Source
 from dreamlake_agent.remote.upload import Upload
 from dreamlake_agent.repair import repair
+from dreamlake_agent.sync import fork as module
+from dreamlake_agent.sync.fork import CannotFork, fork
 from tests.conftest import Cli
 from tests.remote.lakes import lake_of
 from tests.remote.test_upload import in_directory, sent, settled, train

@@ -19,7 +19,7 @@ from dreamlake.remote import reach
 from dreamlake.remote.credentials import Credentials, Login
 from dreamlake.remote.reach import Reach
 from dreamlake.wire.remotes import Remote
-from dreamlake_agent.cli_login import login, logout, whoami
+from dreamlake_agent.cli.login import login, logout, whoami
 from tests.conftest import Cli
 from tests.server_live.lake import lake, new_token
 

@@ -17,10 +17,10 @@ from dreamlake.remote.credentials import Credentials, Login
 from dreamlake.remote.lake import Lake
 from dreamlake.wire.remotes import Remote
 from dreamlake.world.registry import Registry
-from dreamlake_agent import courier, errand, syncing
-from dreamlake_agent.progress import Show
+from dreamlake_agent.cli.progress import Show
 from dreamlake_agent.remote import upload
-from dreamlake_agent.syncing import NOT_ALL, WRONG_USE, Asked, Syncing
+from dreamlake_agent.sync import courier, errand, syncing
+from dreamlake_agent.sync.syncing import NOT_ALL, WRONG_USE, Asked, Syncing
 from tests.reading import strict
 from tests.remote.lakes import lake_of
 from tests.remote.test_upload import settled, train, with_files

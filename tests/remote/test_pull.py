@@ -28,7 +28,7 @@ from dreamlake.wire.marks import Mark
 from dreamlake.wire.names import PULLING, folder_of
 from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG, SESSION_LOG, TRACKS_LOG
 from dreamlake.world.disk import REAL_DISK
-from dreamlake_agent.cli_pull import delete, pull
+from dreamlake_agent.cli.pull import delete, pull
 from dreamlake_agent.remote import pull as module
 from dreamlake_agent.remote import staging
 from dreamlake_agent.remote.pull import Pull, Pulled

@@ -25,7 +25,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from dreamlake import config
-from dreamlake_agent.sieve import Sieve
+from dreamlake_agent.observe.sieve import Sieve
 
 # Whatever a library puts into its messages: user and password of a URL, what stands after a token's public part, the
 # value of a header.

@@ -10,7 +10,7 @@ import dreamlake
 from dreamlake.wire import capabilities
 from dreamlake.world import processes
 from dreamlake_agent.loop import Loop
-from dreamlake_agent.observing import Observing
+from dreamlake_agent.observe.observing import Observing
 
 _RATE_SECONDS = 5.0
 

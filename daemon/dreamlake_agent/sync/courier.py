@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from dreamlake.remote.lake import Lake, NotLetIn, Trouble, Unreachable
 from dreamlake.wire.remotes import Remote
-from dreamlake_agent.errand import Large, Points, Told
-from dreamlake_agent.progress import Show
+from dreamlake_agent.cli.progress import Show
 from dreamlake_agent.remote.blobs import Digests
-from dreamlake_agent.targets import Target
+from dreamlake_agent.sync.errand import Large, Points, Told
+from dreamlake_agent.sync.targets import Target
 
 WATCH_SECONDS = 2.0  # how often a watched directory is looked at
 AWAY_SECONDS = (

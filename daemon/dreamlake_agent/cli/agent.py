@@ -12,10 +12,12 @@ import click
 from dreamlake import config
 from dreamlake.wire import jsons, messages
 from dreamlake.world.endpoints import find_agent
-from dreamlake_agent import cli_install, cli_logs, takeover
+from dreamlake_agent import takeover
+from dreamlake_agent.cli.install import install, uninstall
+from dreamlake_agent.cli.logs import logs
+from dreamlake_agent.cli.status import lines_of
+from dreamlake_agent.cli.terminal import shown
 from dreamlake_agent.control import NoAnswer, ask
-from dreamlake_agent.status_text import lines_of
-from dreamlake_agent.terminal import shown
 
 NO_AGENT = 3
 _ASK_SECONDS = 10.0
@@ -33,9 +35,9 @@ def agent() -> None:
     """
 
 
-agent.add_command(cli_install.install)
-agent.add_command(cli_install.uninstall)
-agent.add_command(cli_logs.logs)
+agent.add_command(install)
+agent.add_command(uninstall)
+agent.add_command(logs)
 
 
 def _metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> None:

@@ -10,8 +10,8 @@ import click
 from dreamlake.remote.credentials import CredentialsUnusable
 from dreamlake.remote.rate import bytes_per_second
 from dreamlake.wire.remotes import Remote, address
-from dreamlake_agent.progress import Show
-from dreamlake_agent.syncing import Asked, Syncing
+from dreamlake_agent.cli.progress import Show
+from dreamlake_agent.sync.syncing import Asked, Syncing
 
 
 @click.command("sync")

@@ -15,12 +15,12 @@ from dreamlake.errors import DreamlakeError
 from dreamlake.reader.commits import CHECKPOINT
 from dreamlake.remote.lake import Lake, NotLetIn, Unreachable
 from dreamlake.world.disk import REAL_DISK, Stat
-from dreamlake_agent.fork import fork
 from dreamlake_agent.remote.blobs import SMALL_BYTES, Blobs, Digests
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.remote.source import Source
 from dreamlake_agent.remote.upload import Upload
-from dreamlake_agent.targets import Target, away, settle, unsettled
+from dreamlake_agent.sync.fork import fork
+from dreamlake_agent.sync.targets import Target, away, settle, unsettled
 
 _COUNTS = ("records", "bytes", "files", "file_bytes", "refused")
 

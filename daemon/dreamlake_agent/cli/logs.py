@@ -10,7 +10,7 @@ import sys
 import click
 
 from dreamlake import config
-from dreamlake_agent.logbook import LEVELS, Logbook, told
+from dreamlake_agent.observe.logbook import LEVELS, Logbook, told
 
 _LOOK_SECONDS = 0.2
 _COLOURS = {"warning": "yellow", "error": "red"}

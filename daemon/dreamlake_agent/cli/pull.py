@@ -19,7 +19,7 @@ from dreamlake.wire import jsons
 from dreamlake.wire.names import folder_of, name_of
 from dreamlake.wire.remotes import address
 from dreamlake.wire.times import time_text
-from dreamlake_agent.progress import Show
+from dreamlake_agent.cli.progress import Show
 from dreamlake_agent.remote.pull import Pull, Pulled
 from dreamlake_agent.sizes import in_words
 

@@ -15,13 +15,13 @@ from dreamlake.remote.credentials import Credentials
 from dreamlake.remote.lake import TRIES, Lake
 from dreamlake.wire import jsons
 from dreamlake.wire.remotes import Remote
-from dreamlake_agent.courier import Courier
-from dreamlake_agent.errand import Told
-from dreamlake_agent.progress import Show
+from dreamlake_agent.cli.progress import Show
 from dreamlake_agent.remote.blobs import Digests
 from dreamlake_agent.remote.outcome import Outcome
 from dreamlake_agent.sizes import in_words
-from dreamlake_agent.targets import Target, known_sessions, remotes_of, sessions_at, settle
+from dreamlake_agent.sync.courier import Courier
+from dreamlake_agent.sync.errand import Told
+from dreamlake_agent.sync.targets import Target, known_sessions, remotes_of, sessions_at, settle
 
 NOT_ALL = 1
 WRONG_USE = 2

@@ -18,14 +18,14 @@ from dreamlake.world import processes
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.core.limits import KINDS
 from dreamlake_agent.core.session import LIVE, OPENING, RECOVERING, STALLED
-from dreamlake_agent.exposition import COUNTER, GAUGE, Family, one
+from dreamlake_agent.observe.exposition import COUNTER, GAUGE, Family, one
 
 OTHER = "other"
 _P = "dreamlake_agent_"
 
 
 def families(core: Agent, status: dict[str, Any], state_device: int | None) -> list[Family]:
-    """All of them; ``status`` is what :meth:`dreamlake_agent.status.Status.describe` says now."""
+    """All of them; ``status`` is what :meth:`dreamlake_agent.observe.status.Status.describe` says now."""
     return [
         *_process(core, status),
         *_ingest(core, status),
