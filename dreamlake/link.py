@@ -38,6 +38,7 @@ class Switchboard:
         self._connect, self._find, self._start, self._on_gone = connect, find, start, on_gone
         self._believes, self._is_there = believes, is_there
         self._lines: dict[str, Line] = {}
+        self._unused: dict[str, float] = {}  # lines on which nobody talks any more, and since when
         self.conversations: dict[bytes, Conversation] = {}
         self._looked = self._doubted = -1e9
         self._start_wait = 0.0
@@ -112,6 +113,13 @@ class Switchboard:
 
     def _check_silence(self, endpoint: str, line: Line, now: float) -> None:
         members = [each for each in self.conversations.values() if each.line is line]
+        # ZeroMQ connects again by itself, and would wake an agent that was stopped, for nobody. Not at once: the last
+        # word of who closed a session is still on its way.
+        if members:
+            self._unused.pop(endpoint, None)
+        elif now - self._unused.setdefault(endpoint, now) >= config.SILENCE_SECONDS:
+            self._drop_line(endpoint)
+            return
         silent = any(each.is_silent(now, config.SILENCE_SECONDS) for each in members)
         if not silent:
             # Not at each turn: an agent with 360 clients that has no time to answer has none for their probes either.
@@ -126,6 +134,7 @@ class Switchboard:
 
     def _drop_line(self, endpoint: str) -> None:
         line = self._lines.pop(endpoint)
+        self._unused.pop(endpoint, None)
         for conversation in self.conversations.values():
             if conversation.line is line:
                 if conversation.preferred_endpoint() == endpoint:
