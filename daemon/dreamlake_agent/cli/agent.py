@@ -12,11 +12,11 @@ import click
 from dreamlake import config
 from dreamlake.wire import jsons, messages
 from dreamlake.world.endpoints import find_agent
+from dreamlake.world.terminal import shown
 from dreamlake_agent import takeover
 from dreamlake_agent.cli.install import install, uninstall
 from dreamlake_agent.cli.logs import logs
 from dreamlake_agent.cli.status import lines_of
-from dreamlake_agent.cli.terminal import shown
 from dreamlake_agent.control import NoAnswer, ask
 
 NO_AGENT = 3

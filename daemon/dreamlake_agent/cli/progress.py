@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dreamlake.world.terminal import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -81,6 +83,7 @@ class Show:
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool) -> None:
+        text = "\n".join(map(shown, text.split("\n")))  # names are whoever's made the session
         with self._lock:
             if self._bar is not None and (err or sys.stdout.isatty()):  # above the bar
                 self._bar[0].console.print(text, markup=False, highlight=False, soft_wrap=True)

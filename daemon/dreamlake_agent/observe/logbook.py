@@ -10,7 +10,7 @@ from typing import Any
 
 from dreamlake import config
 from dreamlake.wire import jsons
-from dreamlake_agent.cli.terminal import shown
+from dreamlake.world.terminal import shown
 
 LEVELS = ("info", "warning", "error")
 _CHUNK_BYTES = 1 << 20
