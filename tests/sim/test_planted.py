@@ -250,7 +250,7 @@ def failed_fsync_asked_again(patch: pytest.MonkeyPatch) -> None:
 # Where each is looked for: in the storms of these profiles, or in a scene made for what storms hardly come to.
 PLANTED: list[tuple[Plant, tuple[str, ...] | Profile]] = [
     (no_owner, ("crashy", "quiet", "lossy", "everything")),
-    (ack_before_commit, ("crashy", "full", "power", "everything")),
+    (ack_before_commit, ("crashy", "power")),
     (unlinked_before_checkpoint, ("crashy", "power", "everything")),
     (client_id_used_again, ("quiet", "crashy", "lossy")),
     (old_journal_after_new_operations, ("crashy", "everything")),

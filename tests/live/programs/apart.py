@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -17,6 +18,7 @@ sys.path[0] = str(HERE.parents[3])
 from tests import reading  # noqa: E402
 from tests.waiting import wait_for  # noqa: E402
 
+CHECKOUT = str(HERE.parents[3])
 UID = os.getuid()
 TMP, RUN = f"/tmp/dreamlake-{UID}", f"/run/user/{UID}"
 BATCH = {"PATH": "/usr/bin:/bin"}
@@ -65,6 +67,17 @@ class Training:
 def mount_own(path: str, mode: str = "700") -> None:
     os.makedirs(path, mode=0o700, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", path], check=True)
+
+
+def cover_tmp(options: str) -> None:
+    """An empty /tmp over the one that is there; with the checkout in it, where that is what was covered."""
+    kept = "/run/user/checkout"
+    os.makedirs(kept, exist_ok=True)
+    subprocess.run(["mount", "--bind", CHECKOUT, kept], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"{options},mode=1777", "tmpfs", "/tmp"], check=True)
+    if not os.path.isdir(CHECKOUT):
+        os.makedirs(CHECKOUT)
+        subprocess.run(["mount", "--bind", kept, CHECKOUT], check=True)
 
 
 def in_a_job(*commands: str) -> tuple[str, ...]:
@@ -234,11 +247,14 @@ def bad_tmp(folder: Path) -> None:
     os.mkdir(RUN, 0o700)
     root = Path("/run/user/root")  # what is below /tmp is hidden now
     home = {**BATCH, "HOME": "/run/user/home"}
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,mode=1777", "tmpfs", "/tmp"], check=True)
+    cover_tmp("noexec")
     assert Training(root, 0, 3, {**home, "TMPDIR": "/tmp"}).wrote().ends() == ""
     subprocess.run([sys.executable, "-m", "dreamlake.cli", "agent", "stop"], env=home, cwd="/", check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=2,mode=1777", "tmpfs", "/tmp"], check=True)
-    Path("/tmp/full").touch()
+    cover_tmp("nr_inodes=20")
+    with suppress(OSError):
+        for number in range(20):
+            Path(f"/tmp/{number}").touch()
+    assert not os.path.exists("/tmp/19")
     assert Training(root, 3, 6, home).wrote().ends() == ""
     found = status(home)
     assert found is not None
