@@ -219,9 +219,7 @@ class Spooled:
                 away[client] = Away(marker, "it is not in the folder of that name that is here")
         self._here, self.away, self.litter = here, away, litter
         hidden = here.keys() | away.keys()
-        # What was begun on the way home when the directory was copied, is of nobody in the copy: its owner clears it.
-        begun = {each for each in names if each.endswith(UNNAMED) and each[:32] in away and away[each[:32]].is_copied}
-        found = [each for each in names if each in begun or not (_SPOOLED.match(each) and each[:32] in hidden)]
+        found = [each for each in names if not (_SPOOLED.match(each) and each[:32] in hidden)]
         for root, spooled in spools.items():
             found += [each for each in spooled if _SPOOLED.match(each) and here.get(each[:32]) == root]
         return sorted(found)

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from dreamlake import config
+from dreamlake.reader.segments import UNNAMED
 from dreamlake.reader.spools import MARKER
 from tests.sim import promises
 from tests.sim.platter import Folder
@@ -166,7 +167,7 @@ class Place:
         if self.power_lost or self.copied or self.wiped:  # a marker of what is gone, or is not the copy's
             # And what a client copied that died on its way home: it counts once a person has removed the marker.
             marked = {path.removesuffix(MARKER) for path in left if path.endswith(MARKER)}
-            left = [path for path in left if path.rpartition(".")[0] not in marked]
+            left = [path for path in left if path.removesuffix(UNNAMED).rpartition(".")[0] not in marked]
         if left:
             raise Violation(f"all is covered and closed, and these stay: {left}")
 

@@ -52,7 +52,6 @@ KEPT_SEEDS = {
     446: "a client's fsync of its journal failed, and its owner was told by the next that all is well",
     60008: "the mark of an fsync stayed after power loss had taken the journal",
     298: "a journal that was away was forgotten by the core, and applied from its beginning when it came home",
-    70208: "what a client had begun to bring home when its directory was copied stayed in the copy",
     60065: "a first checkpoint was taken for durable although its folder could not be synced",
 }
 
