@@ -206,12 +206,17 @@ class Syncing:
             self._couriers[(remote, key)] = found
         return found
 
+    def _say_of_tries(self, text: str) -> None:
+        """Whoever ends this closes connections in the middle of a request: that is no trouble of a server's."""
+        if not self._asked.watch and not self._stop.is_set():
+            self._show.complain(text)
+
     def _opened(self, remote: Remote, key: str | None) -> Lake:
         return Lake.open(
             remote.url,
             remote.user,
             key,
-            (lambda _text: None) if self._asked.watch else self._show.complain,
+            self._say_of_tries,
             _WATCH_TRIES if self._asked.watch else TRIES,
             limit_rate=self._asked.rate,
             credentials=self._credentials,
