@@ -31,6 +31,11 @@ _FROM_BEFORE = capabilities.Said(None, None)
 _APART_SECONDS = 3.0  # a directory that was away and is back is taken up again within 5 s
 
 
+def restart_command() -> str:
+    """What lets an agent of this installation take over."""
+    return f"{sys.executable or 'python3'} -m dreamlake.cli agent restart"
+
+
 @dataclass
 class FlushRequest:
     """Somebody waits until the stream up to ``end`` is committed and shown."""
@@ -424,10 +429,8 @@ class Conversation:
         self.line, self.phase = None, LOOKING
 
     def _other_version(self, now: float) -> None:
-        command = f"{sys.executable or 'python3'} -m dreamlake.cli agent restart"
-        self._sent_elsewhere(
-            now, None, f"the agent that runs speaks another protocol than this dreamlake; one that does: {command}"
-        )
+        why = f"the agent that runs speaks another protocol than this dreamlake; one that does: {restart_command()}"
+        self._sent_elsewhere(now, None, why)
 
     _HEARD: ClassVar[dict[str, Callable[..., None]]] = {
         messages.CAN: _agent_can,

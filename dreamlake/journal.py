@@ -16,7 +16,7 @@ from typing import Any
 from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path, syncing_path
 from dreamlake.spool import Spool
 from dreamlake.wire import codec
-from dreamlake.world.disk import CREATE, EMPTY, READ_APPEND, WRITE, Disk, sync_folder, write_all
+from dreamlake.world.disk import CREATE, WRITE, Disk, begin_locked, sync_folder
 
 # A new segment is begun past this, so that what is covered can be unlinked while the rest is written.
 SEGMENT_BYTES = 16 << 20
@@ -198,17 +198,8 @@ class Journal:
         self._room = SEGMENT_BYTES
 
     def _named(self, path: str, header: bytes, at: int) -> int:
-        """A new file, locked and with its header whole before it has its name: whoever sees a segment sees that
-        somebody writes it. The lock is how the agent knows; the kernel lets go of it with the process."""
-        fd = self._disk.open(path + UNNAMED, READ_APPEND | CREATE | EMPTY, at)
-        try:
-            self._disk.lock(fd)
-            write_all(self._disk, fd, header)
-            self._disk.rename(path + UNNAMED, path, at)
-        except BaseException:
-            self._disk.close(fd)
-            raise
-        return fd
+        """A segment with its header: the lock is how the agent knows that somebody writes it."""
+        return begin_locked(self._disk, path, path + UNNAMED, header, at)
 
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,13 +9,12 @@ The training thread never waits here and is never woken by an append: the link l
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
 
 from dreamlake import __version__, config
-from dreamlake.conversation import Conversation
+from dreamlake.conversation import Conversation, restart_command
 from dreamlake.wire import messages
 from dreamlake.wire.capabilities import CAPABILITIES
 from dreamlake.world.sockets import Line
@@ -59,7 +58,6 @@ class Switchboard:
             if conversation.wants_line():
                 self._look(conversation, now)
             sent += conversation.turn(now)
-            self._say_what_is_lacking(conversation)
         return sent
 
     def _begin_anew(self, conversation: Conversation, now: float) -> None:
@@ -85,11 +83,11 @@ class Switchboard:
         log.warning(
             "dreamlake: the agent that runs is of %s, this process of dreamlake %s: until an agent of this version "
             "takes over, %s. Nothing is lost, and sessions may stay open while it does: "
-            "%s -m dreamlake.cli agent restart",
+            "%s",
             f"dreamlake {agent.version}" if agent is not None and agent.version else "an earlier version",
             __version__,
             "; ".join(CAPABILITIES.get(name, name) for name in lacking),
-            sys.executable or "python3",
+            restart_command(),
         )
 
     def is_awaited(self) -> bool:
@@ -105,6 +103,8 @@ class Switchboard:
             conversation_or_none = self.conversations.get(message[1])
             if conversation_or_none is not None:
                 conversation_or_none.hear(message, now)
+                if message[0] in (messages.CAN, messages.WELCOME, messages.ELSEWHERE):  # it is known now what it can
+                    self._say_what_is_lacking(conversation_or_none)
         except messages.OtherVersion:
             for conversation in self.conversations.values():
                 conversation._other_version(now)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dreamlake.reader.segments import JOURNALS, UNNAMED, read_segment, segment_path
 from dreamlake.reader.spools import SPOOL, Marker, encode_marker, marker_path, sync_spool
-from dreamlake.world.disk import CREATE, EMPTY, READ, READ_APPEND, WRITE, Disk, sync_folder, write_all
+from dreamlake.world.disk import CREATE, READ, WRITE, Disk, begin_locked, sync_folder
 
 
 class Spool:
@@ -59,15 +59,7 @@ class Spool:
             data = encode_marker(Marker(self._host, self.path, disk.fstat(self.root).ino))
         except UnicodeEncodeError:
             raise OSError(errno.EILSEQ, "its path is not UTF-8", self.path) from None
-        marker = disk.open(path + UNNAMED, READ_APPEND | CREATE | EMPTY, self._at)
-        try:
-            disk.lock(marker)
-            write_all(disk, marker, data)
-            disk.rename(path + UNNAMED, path, self._at)
-        except BaseException:
-            disk.close(marker)
-            raise
-        self._marker = marker
+        self._marker = begin_locked(disk, path, path + UNNAMED, data, self._at)
 
     def is_gone(self) -> bool:
         """Whether somebody removed the marker (with the directory, as users do)."""

@@ -178,8 +178,6 @@ class Writer:
             conversation.needs.add(capabilities.RANKS)
         if journal.spool is not None:
             conversation.needs.add(capabilities.SPOOL)
-        if journal.spool is not None:
-            conversation.needs.add(capabilities.SPOOL)
         self._named = False
         self.at, self.conversation, self.journal = at, conversation, journal
 

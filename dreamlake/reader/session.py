@@ -183,9 +183,9 @@ class SessionReader:
         lines = self.lines(data_log(name))
         total = _number(found.get("totalDataPoints"), 0)
         if rank is None:
-            first, last = lines.first(), lines.last()
+            first, last = lines.first(), next(iter(lines.last()), None)
         else:
-            first, last, total = _ends(lines.of_rank(rank))
+            first, last, total = ends_of(lines.of_rank(rank))
         return {
             "trackId": found.get("trackId"),
             "name": name,
@@ -198,7 +198,7 @@ class SessionReader:
             "totalChunks": 0,
             "chunkSize": CHUNK_SIZE,
             "firstDataAt": first.get("createdAt") if first else None,
-            "lastDataAt": last[-1].get("createdAt") if last else None,
+            "lastDataAt": last.get("createdAt") if last else None,
             "createdAt": found.get("createdAt"),
             "updatedAt": found.get("updatedAt"),
         }
@@ -260,14 +260,14 @@ class SessionReader:
             self._disk.close(fd)
 
 
-def _ends(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
-    """The first row, the last one (a list, as ``Lines.last`` has it), and how many there are."""
+def ends_of(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Any] | None, dict[str, Any] | None, int]:
+    """The first row, the last one, and how many there are."""
     first = last = None
     count = 0
     for last in rows:
         first = first or last
         count += 1
-    return first, [last] if last is not None else [], count
+    return first, last, count
 
 
 def _number(value: Any, otherwise: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dreamlake import config
 from dreamlake.errors import RemoteUnavailable
 from dreamlake.reader.lines import Lines
-from dreamlake.reader.session import SessionReader
+from dreamlake.reader.session import SessionReader, ends_of
 from dreamlake.remote.follow import Head, OtherHistory
 from dreamlake.remote.lake import Lake, Trouble
 from dreamlake.remote.others import Others
@@ -198,30 +198,25 @@ class Joined:
 
     def _counted(self, name: str, rank: int) -> Row:
         """What of a track's stats is of one rank."""
-        log = data_log(name)
+        log, found = data_log(name), None
         ends = self._ends(log)
         if ends:
             with self._others.lock:
-                counts = self._asked(lambda _: self._count(log, ends, rank))
-            if counts is not None:
-                return counts
-        try:
-            mine = self._reader.stats(name, rank)
-        except FileNotFoundError:
-            return {"totalDataPoints": "0", "bufferedDataPoints": "0", "firstDataAt": None, "lastDataAt": None}
-        return {key: mine[key] for key in ("totalDataPoints", "bufferedDataPoints", "firstDataAt", "lastDataAt")}
+                found = self._asked(lambda _: ends_of(self._of_rank(log, ends, rank)))
+        first, last, total = found or ends_of(self._reader.lines(log).of_rank(rank))
+        return {
+            "totalDataPoints": str(total),
+            "bufferedDataPoints": str(total),
+            "firstDataAt": first.get("createdAt") if first else None,
+            "lastDataAt": last.get("createdAt") if last else None,
+        }
 
-    def _count(self, log: str, ends: dict[str, End], rank: int) -> Row:
+    def _of_rank(self, log: str, ends: dict[str, End], rank: int) -> Iterator[Row]:
         walk = self._walk_to(log, 0, self._reader.lines(log), ends, use_places=False)
-        total, first, last = 0, None, None
         while walk.next is not None:
             row = walk.take()
             if row.get("rank") == rank:
-                total += 1
-                last = row.get("createdAt")
-                first = first or last
-        counts = {"totalDataPoints": str(total), "bufferedDataPoints": str(total)}
-        return {**counts, "firstDataAt": first, "lastDataAt": last}
+                yield row
 
     def _stats(self, name: str) -> Row:
         said = self._said_of_tracks()

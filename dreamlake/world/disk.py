@@ -236,6 +236,20 @@ def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool) 
         sync_folder(disk, path.rpartition("/")[0], at)
 
 
+def begin_locked(disk: Disk, path: str, unnamed: str, data: bytes, at: int) -> int:
+    """A new file, locked and with ``data`` whole before it has its name, ``unnamed`` until then: whoever sees it sees
+    that somebody has it open. The kernel lets go of the lock with the process."""
+    fd = disk.open(unnamed, READ_APPEND | CREATE | EMPTY, at)
+    try:
+        disk.lock(fd)
+        write_all(disk, fd, data)
+        disk.rename(unnamed, path, at)
+    except BaseException:
+        disk.close(fd)
+        raise
+    return fd
+
+
 def sync_folder(disk: Disk, path: str, at: int) -> None:
     """Make the names in a folder survive power loss."""
     fd = disk.folder(path, at)

@@ -52,13 +52,9 @@ def mount_namespace() -> str:
 def start_time(pid: int) -> float | None:
     """When that process began, in a unit that is the same for everybody on this boot; None when there is none."""
     if sys.platform.startswith("linux"):
-        # Field 22 of /proc/PID/stat (proc(5)), after the name, which may hold spaces and parentheses. A zombie is gone.
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+        # Field 22 (proc(5)). A zombie is gone.
+        fields = _stat(pid)
+        return None if not fields or fields[0] in (b"Z", b"X") else float(fields[19])
     import psutil
 
     try:
@@ -70,11 +66,17 @@ def start_time(pid: int) -> float | None:
 def state(pid: int) -> str | None:
     """What the kernel says that process is at, a letter (proc(5)): ``D`` waits for a disk, ``T`` is stopped; None where
     it does not say."""
+    fields = _stat(pid)
+    return fields[0].decode() if fields else None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """``/proc/PID/stat`` from field 3 on, after the name, which may hold spaces and parentheses; empty without one."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
-        return None
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def myself() -> dict[str, Any]:

@@ -21,7 +21,6 @@ from dreamlake_agent.control import NoAnswer, ask
 
 NO_AGENT = 3
 _ASK_SECONDS = 10.0
-_LOOK_SECONDS = 0.05
 
 
 @click.group()
@@ -67,11 +66,6 @@ def _take_over(act: Callable[..., None], *arguments: Any) -> None:
         raise click.ClickException(str(why)) from None
 
 
-def _start() -> None:
-    if find_agent() is None:
-        _take_over(takeover.start)
-
-
 def _status() -> dict[str, Any] | None:
     endpoint = find_agent()
     if endpoint is None:
@@ -84,12 +78,19 @@ def _status() -> dict[str, Any] | None:
         ) from None
 
 
-def _say_that_it_runs(found: dict[str, Any]) -> None:
+def _say_that_it_runs() -> dict[str, Any]:
+    """Start an agent where none runs; what it says of itself."""
+    if find_agent() is None:
+        _take_over(takeover.start)
+    found = _status()
+    if found is None:
+        raise click.ClickException("the agent started and went away; see `dreamlake agent logs`")
     click.echo(f"agent is running, pid {found['pid']}, version {found['version']}")
     if found.get("metrics"):
         click.echo(f"metrics at {found['metrics']}")
     elif os.environ.get("DREAMLAKE_METRICS"):
         click.echo("it shows no metrics: see `dreamlake agent status`, or restart it with --metrics", err=True)
+    return found
 
 
 @agent.command()
@@ -101,11 +102,7 @@ def start() -> None:
     Example:
       dreamlake agent start
     """
-    _start()
-    found = _status()
-    if found is None:
-        raise click.ClickException("the agent started and went away; see `dreamlake agent logs`")
-    _say_that_it_runs(found)
+    _say_that_it_runs()
 
 
 def _tell(what: str) -> None:
@@ -148,11 +145,7 @@ def restart() -> None:
     endpoint = find_agent()
     if endpoint is not None:
         _take_over(takeover.restart, endpoint, _tell)
-    _start()
-    found = _status()
-    if found is None:
-        raise click.ClickException("the agent started and went away; see `dreamlake agent logs`")
-    _say_that_it_runs(found)
+    found = _say_that_it_runs()
     if takeover.difference(found) is not None:
         click.echo(
             "it is of another installation than this command: systemd's unit names that one (`dreamlake agent install` "

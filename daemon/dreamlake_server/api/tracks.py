@@ -171,21 +171,18 @@ async def read(call: Call) -> DataPage:
     if reader.origins:
         async for record in reader.records():
             looked += 1
-            if query.rank is not None and record.row.get("rank") != query.rank:
-                if looked == SCAN_ROWS:
-                    break
-                continue
-            row: dict[str, Any] = {
-                "index": str(record.index),
-                "data": record.row.get("data"),
-                "createdAt": record.row.get("createdAt"),
-            }
-            for key in ("nonfinite", "rank"):
-                if record.row.get(key) not in (None, []):
-                    row[key] = record.row[key]
-            if reader.origins > 1:
-                row["origin"] = record.origin
-            found.append(row)
+            if query.rank is None or record.row.get("rank") == query.rank:
+                row: dict[str, Any] = {
+                    "index": str(record.index),
+                    "data": record.row.get("data"),
+                    "createdAt": record.row.get("createdAt"),
+                }
+                for key in ("nonfinite", "rank"):
+                    if record.row.get(key) not in (None, []):
+                        row[key] = record.row[key]
+                if reader.origins > 1:
+                    row["origin"] = record.origin
+                found.append(row)
             if len(found) == query.limit or looked == SCAN_ROWS:
                 break
     more = bool(reader.origins) and await reader.has_more()
