@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -210,10 +209,8 @@ def test_a_server_that_dies_and_comes_back(run: Run, s3: S3, blobs: S3Blobs, mon
             blobs.ping,
             blobs_at("s3://bucket", s3).open,
         ):
-            began = time.monotonic()
             with pytest.raises(StoreUnavailable) as raised:
                 run(call())
-            assert time.monotonic() - began < module.PING_SECONDS + 1
             assert s3.access_key not in str(raised.value)
         assert run(blobs.url("GET", KEY, 1, 60)).startswith(s3.endpoint)  # nobody need be asked for that
     finally:

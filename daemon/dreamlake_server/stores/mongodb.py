@@ -20,7 +20,6 @@ A session that is being purged is gone for everybody but the purge.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -30,7 +29,15 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from dreamlake.wire import jsons
 from dreamlake_server.stores.meta import Append, Blob, Head, Segment, Session
-from dreamlake_server.stores.mongodb_connection import PING_SECONDS, Collection, Connection, Document, asked, upserted
+from dreamlake_server.stores.mongodb_connection import (
+    PING_SECONDS,
+    Collection,
+    Connection,
+    Document,
+    asked,
+    upserted,
+    within,
+)
 
 NAMED_AT_ONCE = 1000  # names in one question: 1 MB of the 16 that it may have
 PURGED_AT_ONCE = 200  # documents: 200 MB of segments
@@ -88,7 +95,7 @@ class MongoMeta:
         # And a write: a full disk says nothing to a question.
         pinged = self._connection.collection("pings").update_one({"_id": 0}, {"$inc": {"count": 1}}, upsert=True)
         with asked():
-            await asyncio.wait_for(pinged, PING_SECONDS)
+            await within(pinged, PING_SECONDS)
 
     # ── sessions ────────────────────────────────────────────────────────────────────────────────────────────────────
 

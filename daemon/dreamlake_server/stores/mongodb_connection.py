@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
@@ -81,7 +81,7 @@ class Connection:
 
     async def ping(self) -> None:
         with asked():
-            hello = await asyncio.wait_for(self.client.admin.command("hello"), PING_SECONDS)
+            hello = await within(self.client.admin.command("hello"), PING_SECONDS)
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StoreUnavailable(NO_SET)
         if not hello["isWritablePrimary"]:
@@ -135,7 +135,23 @@ class Connection:
                 return done
 
         with asked():
-            return await asyncio.wait_for(all_of_it(), TRANSACTION_SECONDS)
+            return await within(all_of_it(), TRANSACTION_SECONDS)
+
+
+async def within(work: Coroutine[Any, Any, Answer], seconds: float) -> Answer:
+    """``asyncio.wait_for`` that keeps its word: that one also waits until the driver has heeded the cancellation, which
+    with a server that hangs may take as long as its own timeouts. What is cancelled ends by itself."""
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody asks for it any more
+        task.cancel()
+        raise asyncio.TimeoutError
+    return task.result()
 
 
 @contextlib.contextmanager
