@@ -131,9 +131,11 @@ class Spooled:
         self._here: dict[str, int] = {}  # client → the open folder in which its journal is
         self.away: dict[str, Away] = {}
         self.litter: list[str] = []  # markers of which nothing can come any more, as names
-        self.root, self.private, self.folder, self.mkdirs = disk.root, disk.private, disk.folder, disk.mkdirs
+        self.root, self.private, self.folder = disk.root, disk.private, disk.folder
+        self.mkdirs, self.mkdir, self.rmdir = disk.mkdirs, disk.mkdir, disk.rmdir
         self.close, self.pread, self.write, self.truncate = disk.close, disk.pread, disk.write, disk.truncate
         self.fsync, self.fstat, self.lock, self.rename = disk.fsync, disk.fstat, disk.lock, disk.rename
+        self.touch, self.copy = disk.touch, disk.copy
 
     # ── as a disk ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -57,8 +57,12 @@ class Disk(Protocol):
     def rename(self, source: str, target: str, at: int) -> None: ...
     def unlink(self, path: str, at: int) -> None: ...
     def mkdirs(self, path: str, at: int) -> None: ...
+    def mkdir(self, path: str, at: int) -> None: ...
+    def rmdir(self, path: str, at: int) -> None: ...
     def listdir(self, path: str, at: int) -> list[str]: ...
     def lock(self, fd: int) -> bool: ...
+    def touch(self, fd: int) -> None: ...
+    def copy(self, source: int, target: int) -> int: ...
 
 
 def _parts(path: str) -> list[str]:
@@ -175,6 +179,26 @@ class RealDisk:
         finally:
             os.close(fd)
 
+    def mkdir(self, path: str, at: int) -> None:
+        """Make one folder. Of all who try at once, on whatever machine, one makes it: the others hear
+        :class:`FileExistsError`."""
+        parts = _named(path)
+        parent = self._parent(parts[:-1], at)
+        try:
+            os.mkdir(parts[-1], 0o777, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def rmdir(self, path: str, at: int) -> None:
+        """Remove an empty folder; from here on nothing can be made in it, nor renamed out of it, by whoever has it
+        open."""
+        parts = _named(path)
+        parent = self._parent(parts[:-1], at)
+        try:
+            os.rmdir(parts[-1], dir_fd=parent)
+        finally:
+            os.close(parent)
+
     def listdir(self, path: str, at: int) -> list[str]:
         """Names in a folder, sorted; an absent folder has none."""
         try:
@@ -187,12 +211,21 @@ class RealDisk:
             os.close(fd)
 
     def lock(self, fd: int) -> bool:
-        """Take the exclusive lock of an open file without waiting; False when another open file holds it."""
+        """Take the exclusive lock of an open file without waiting; False when another open file holds it. A network
+        file system may want it open for writing, or have no locks (:func:`try_lock`)."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def touch(self, fd: int) -> None:
+        """Give an open file the present time, by the clock of whoever keeps the disk."""
+        os.utime(fd)
+
+    def copy(self, source: int, target: int) -> int:
+        """Copy an open file into an empty one, disk to disk; returns the bytes copied."""
+        return clone(source, target)
 
 
 def _to_stat(found: os.stat_result) -> Stat:
@@ -205,6 +238,20 @@ def _to_stat(found: os.stat_result) -> Stat:
         _stat.S_ISDIR(found.st_mode),
         _stat.S_ISREG(found.st_mode),
     )
+
+
+# What a file system answers that has no locks: Lustre without -o flock, some under FUSE, NFS without its lock service.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def try_lock(disk: Disk, fd: int) -> bool | None:
+    """:meth:`Disk.lock`, or None where the file system has no locks, so that nobody knows."""
+    try:
+        return disk.lock(fd)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
 
 
 def write_all(disk: Disk, fd: int, data: bytes) -> None:
@@ -241,7 +288,7 @@ def begin_locked(disk: Disk, path: str, unnamed: str, data: bytes, at: int) -> i
     that somebody has it open. The kernel lets go of the lock with the process."""
     fd = disk.open(unnamed, READ_APPEND | CREATE | EMPTY, at)
     try:
-        disk.lock(fd)
+        try_lock(disk, fd)
         write_all(disk, fd, data)
         disk.rename(unnamed, path, at)
     except BaseException:

@@ -33,7 +33,9 @@ NAME_BYTES_MAX = 255
 TRACE_LINES = 4096  # kept to be read; the digest covers all
 USER = 0  # the pid of the person at the keyboard, whom no fault and no hook touches
 
-_MAY_FAIL = frozenset({"open", "folder", "pread", "write", "truncate", "stat", "rename", "unlink", "mkdirs", "listdir"})
+_MAY_FAIL = frozenset(
+    {"open", "folder", "pread", "write", "truncate", "stat", "rename", "unlink", "mkdirs", "mkdir", "rmdir", "listdir"}
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -431,6 +433,23 @@ class SimProcess:
             node = inner if isinstance(inner, Folder) else _refuse(errno.ENOTDIR, path)
 
     @_operation
+    def mkdir(self, path: str, at: int) -> None:
+        parent, name = self._place(path, at)
+        if name in parent.names:
+            _refuse(errno.EEXIST, path)
+        self.disk.make(Folder, parent, name)
+
+    @_operation
+    def rmdir(self, path: str, at: int) -> None:
+        parent, name = self._place(path, at)
+        found = _entry(parent, name)
+        if not isinstance(found, Folder):
+            _refuse(errno.ENOTDIR, path)
+        if found.names:
+            _refuse(errno.ENOTEMPTY, path)
+        self.disk.change((parent, name, None))
+
+    @_operation
     def listdir(self, path: str, at: int) -> list[str]:
         with suppress(FileNotFoundError):
             return sorted(self._folder(_parts(path), at).names)
@@ -441,6 +460,18 @@ class SimProcess:
         opened = self._opened(fd)
         opened.inode.holder = opened.inode.holder or opened
         return opened.inode.holder is opened
+
+    @_operation
+    def touch(self, fd: int) -> None:
+        self._opened(fd).inode.mtime_ns = self.disk.now_ns
+
+    @_operation
+    def copy(self, source: int, target: int) -> int:
+        data = self._opened(source).inode
+        if isinstance(data, Folder):
+            _refuse(errno.EISDIR)
+        write_all(self, target, bytes(data.data))
+        return len(data.data)
 
     # For the disk and for _operation
 

@@ -625,3 +625,47 @@ def test_a_pipe_where_a_log_belongs_does_not_hang(tmp_path: Path) -> None:
     disk = RealDisk()
     at = disk.root(str(tmp_path))
     assert refusal(disk.open, "logs.jsonl", APPEND | CREATE, at) == "ENXIO"
+
+
+# One folder, made and removed
+
+
+def test_of_two_that_make_a_folder_one_makes_it(place: Place) -> None:
+    place.disk.mkdir("d", place.at)
+    assert refusal(place.disk.mkdir, "d", place.at) == "EEXIST"
+    assert refusal(place.disk.mkdir, "no/d", place.at) == "ENOENT"
+    place.disk.mkdir("d/e", place.at)
+    assert place.disk.listdir("d", place.at) == ["e"]
+
+
+def test_nothing_is_made_in_a_removed_folder_nor_renamed_out_of_it(place: Place) -> None:
+    place.disk.mkdir("d", place.at)
+    place.put("d/a", b"1")
+    inner = place.disk.folder("d", place.at)
+    assert refusal(place.disk.rmdir, "d", place.at) == "ENOTEMPTY"
+    assert refusal(place.disk.rmdir, "d/a", place.at) == "ENOTDIR"
+    place.disk.unlink("d/a", place.at)
+    place.disk.rmdir("d", place.at)
+    assert refusal(place.disk.rmdir, "d", place.at) == "ENOENT"
+    assert refusal(place.disk.open, "b", APPEND | CREATE, inner) == "ENOENT"
+    assert refusal(place.disk.open, "d/b", APPEND | CREATE, place.at) == "ENOENT"
+    assert refusal(place.disk.rename, "d/a", "a", place.at) == "ENOENT"
+    place.put("c", b"")
+    assert refusal(place.disk.rename, "c", "d/c", place.at) == "ENOENT"
+
+
+def test_touch_gives_a_file_the_present_time(place: Place) -> None:
+    fd = place.put("a", b"1")
+    before = place.disk.fstat(fd)
+    if isinstance(place.disk, RealDisk):
+        os.utime(f"{place.path}/a", ns=(0, 0))
+    place.disk.touch(fd)
+    assert place.disk.fstat(fd).mtime_ns >= before.mtime_ns
+    assert place.disk.fstat(fd).size == 1
+
+
+def test_copy_fills_an_empty_file(place: Place) -> None:
+    place.put("a", b"all of it")
+    source, target = place.disk.open("a", READ, place.at), place.disk.open("b", READ_APPEND | CREATE, place.at)
+    assert place.disk.copy(source, target) == 9
+    assert place.get("b") == b"all of it"
