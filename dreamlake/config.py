@@ -53,6 +53,11 @@ CHECKPOINT_BYTES = 32 << 20  # and after so many journal bytes: what a recovery 
 REGISTRY_SECONDS = 2.0  # what clients without an agent have put into the registry is looked at this often,
 ORPHANS_SECONDS = 30.0  # and what another agent had and did not let go
 SCAN_SECONDS = 1.0  # journals/ of an owned directory is looked at this often
+BEAT_SECONDS = 10.0  # an owner, and a client whom no agent hears, show this often that they live
+# Without a sign of life for so long, somebody on another node is gone, when its lock agrees; DREAMLAKE_GONE. Longer
+# than any attribute cache keeps what it has seen (acregmax and acdirmax of NFS: 60 s).
+GONE_SECONDS = 90.0
+FOREIGN_KEPT_SECONDS = 86_400.0  # the journal of one that is gone so is kept for a day, should it come back
 RELEASE_SECONDS = 2.0  # a directory nobody has open is let go after this
 HEARD_SECONDS = 3.0  # a client that says nothing for so long is followed through its file
 HASH_TRIES = 4  # to read a file for its checksum, RETRY_SECONDS apart
@@ -229,9 +234,24 @@ def disk_free() -> tuple[int, float]:
 
 def lag_seconds() -> float:
     """How far behind the journals the agent may be before there is a warning. :class:`ValueError`."""
-    text = os.environ.get("DREAMLAKE_LAG")
+    return _seconds("DREAMLAKE_LAG", LAG_SECONDS)
+
+
+def gone_seconds() -> float:
+    """Without a sign of life for so long, somebody on another node is gone (``DREAMLAKE_GONE``). :class:`ValueError`."""
+    return _seconds("DREAMLAKE_GONE", GONE_SECONDS)
+
+
+def beat_seconds() -> float:
+    """How often an owner, and a client whom no agent hears, show that they live: several times in
+    :func:`gone_seconds`."""
+    return min(BEAT_SECONDS, gone_seconds() / 6)
+
+
+def _seconds(name: str, otherwise: float) -> float:
+    text = os.environ.get(name)
     if not text:
-        return LAG_SECONDS
+        return otherwise
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text.strip()) or float(text) <= 0:
         raise ValueError(f"{text[:40]!r} is no number of seconds: give one such as 60")
     return float(text)

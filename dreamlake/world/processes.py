@@ -34,6 +34,18 @@ def boot() -> str:
         return str(int(psutil.boot_time()))
 
 
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """This installation of the system (machine-id(5)), which a reboot does not change; "" where there is none."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                return file.read(64).strip()
+        except OSError:
+            continue
+    return ""
+
+
 def _pid_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -82,15 +94,33 @@ def _stat(pid: int) -> list[bytes]:
 def myself() -> dict[str, Any]:
     """What a journal's header and an owner's record say of the process that wrote them."""
     pid = os.getpid()
-    return {"host": host(), "boot": boot(), "ns": _pid_namespace(), "pid": pid, "start": start_time(pid)}
+    here = {"host": host(), "machine": machine(), "boot": boot(), "ns": _pid_namespace()}
+    return {**here, "pid": pid, "start": start_time(pid)}
+
+
+def is_here(who: dict[str, Any], me: dict[str, Any] | None = None) -> bool:
+    """Whether ``myself`` was said on this node, in this boot or an earlier one: what one process of it has written, all
+    others see at once, and a lock of one stops all others. ``me``: whose node is meant, in place of this one.
+
+    >>> is_here({**myself(), "host": "a-container"}), is_here({**myself(), "host": "node7", "boot": "another"})
+    (True, False)
+    """
+    here = me or {"host": host(), "machine": machine(), "boot": boot()}
+    if who.get("boot") is not None and who.get("boot") == here.get("boot"):
+        return True  # one kernel, whatever its containers are called
+    # Records of dreamlake before 0.4 say no machine.
+    same_machine = None in (who.get("machine"), here.get("machine")) or who["machine"] == here["machine"]
+    return who.get("host") == here.get("host") and same_machine
 
 
 def verdict(who: dict[str, Any]) -> str:
     """Whether the process that ``myself`` described elsewhere is still there: ``alive``, ``gone``, or ``unknown`` for
     one of another machine, boot or pid namespace."""
-    if who.get("host") == host() and who.get("boot") != boot():
+    if not is_here(who):
+        return UNKNOWN
+    if who.get("boot") != boot():
         return GONE
-    if who.get("host") != host() or who.get("ns") != _pid_namespace():
+    if who.get("ns") != _pid_namespace():
         return UNKNOWN
     try:
         found = start_time(int(who["pid"]))
