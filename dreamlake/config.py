@@ -238,7 +238,7 @@ def lag_seconds() -> float:
 
 
 def gone_seconds() -> float:
-    """Without a sign of life for so long, somebody on another node is gone (``DREAMLAKE_GONE``). :class:`ValueError`."""
+    """Without a sign of life for so long, somebody on another node is gone: DREAMLAKE_GONE. :class:`ValueError`."""
     return _seconds("DREAMLAKE_GONE", GONE_SECONDS)
 
 
