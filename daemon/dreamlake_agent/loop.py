@@ -27,7 +27,8 @@ from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.store import files
 from dreamlake_agent.store.directory import Directory, Unseen
-from dreamlake_agent.store.owner import OwnedElsewhere, write_record
+from dreamlake_agent.store.owner import OwnedElsewhere, tell
+from dreamlake_agent.store.takeover import NotYet, take_over
 
 Job = Callable[[], on.Event]
 _HASH_BYTES = 1 << 20
@@ -149,7 +150,7 @@ class Loop:
         self.who["endpoint"] = endpoint
         for directory in self.directories.values():
             with contextlib.suppress(OSError):
-                write_record(self.disk, directory.owner, self.who)
+                tell(directory.owner, self.who)
 
     def turn(self) -> bool:
         """Hear what has come, decide, do; True when there may be more to hear at once."""
@@ -222,8 +223,9 @@ class Loop:
         if key in self._letting_go:
             return on.NotOpened(key, "trouble", "a worker is still busy with it")
         try:
+            fresh, verdict = self.world.random(16).hex(), self.world.verdict
             directory = Directory.open(
-                self.disk, effect.path, key, self.who, self.world.random(16).hex(), distrust=effect.distrust
+                self.disk, effect.path, key, self.who, fresh, distrust=effect.distrust, verdict=verdict
             )
             try:
                 seen = self._seen(directory)
@@ -236,7 +238,9 @@ class Loop:
             if error.is_predecessor_of(self.who):
                 # It is still letting go: there is nowhere to send a client to.
                 return on.NotOpened(key, "trouble", str(error))
-            return on.NotOpened(key, "owned", error.reason_for(self.who), error.endpoint_for(self.who))
+            beat = error.beat if error.is_owed or error.is_far(self.who) else None
+            found = (error.reason_for(self.who), error.endpoint_for(self.who), beat, not error.may_be_gone)
+            return on.NotOpened(key, "owned", *found, owed=error.is_owed)
         except DamagedView as error:
             return on.NotOpened(key, "damaged", f"{effect.path}/{error}")
         except OSError as error:
@@ -280,6 +284,8 @@ class Loop:
                 locked,
                 journal.spooled,
                 (*directory.position(journal.client), directory.covered.get(journal.client, (0, 0))[0]),
+                journal.sign,
+                journal.age,
             )
             for journal in directory.journals()
         ]
@@ -288,6 +294,24 @@ class Loop:
         verdict = self.world.verdict(journal.by)
         # Another machine, boot or namespace: the lock is all we can see. A wrong verdict costs time, never data.
         return locked if verdict == processes.UNKNOWN else verdict == processes.ALIVE
+
+    def _take_over(self, effect: do.TakeOver) -> None:
+        nonce = self.world.random(8).hex()
+
+        def job() -> on.Event:
+            try:
+                take_over(self.disk, effect.path, self.who, nonce, seen=effect.beat, whatever=effect.whatever)
+            except OwnedElsewhere as error:
+                return on.TakenOver(effect.key, f"{error}, which has shown that it lives")
+            except OSError as error:
+                why = f"it cannot be taken over now: {error.strerror or error}"
+                return on.TakenOver(effect.key, why, behind=isinstance(error, NotYet))
+            return on.TakenOver(effect.key)
+
+        self.workers.submit(job)
+
+    def _beat(self, effect: do.Beat) -> on.Event | None:
+        return self._in_directory(effect.key, lambda directory: directory.beat(self.who))
 
     def _apply(self, effect: do.Apply) -> on.Event | None:
         return self._in_directory(
@@ -368,7 +392,7 @@ class Loop:
 
     def _worker_done(self, event: Any) -> None:
         key = event.key
-        if isinstance(event, on.Hashed):
+        if isinstance(event, (on.Hashed, on.TakenOver)):
             self.take(event)
             return
         directory = self._working.pop(key, None)
@@ -468,6 +492,8 @@ class Loop:
     _BRANCHES: ClassVar[dict[type, Any]] = {
         do.Send: _send,
         do.OpenDirectory: _open,
+        do.TakeOver: _take_over,
+        do.Beat: _beat,
         do.Apply: _apply,
         do.Follow: _follow,
         do.Commit: _commit,

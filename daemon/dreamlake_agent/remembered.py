@@ -12,10 +12,10 @@ import os
 from collections.abc import Callable, Container, Iterator
 
 from dreamlake import config
+from dreamlake.reader.owners import last_word
 from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
 from dreamlake_agent.core import events
-from dreamlake_agent.store.owner import read_record
 
 Warn = Callable[[str], None]
 
@@ -71,7 +71,9 @@ def _is_orphan(path: str) -> bool:
     except OSError:
         return False
     try:
-        record = read_record(REAL_DISK, at)
+        record = last_word(REAL_DISK, at)
+    except OSError:
+        return False
     finally:
         REAL_DISK.close(at)
     return record is not None and not record.get("released")

@@ -7,12 +7,14 @@ way. The clock hurries: with nobody to wait for, the seconds that an agent leave
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import dreamlake
 from dreamlake import config
 from dreamlake.errors import DreamlakeError
+from dreamlake.reader.owners import last_word
 from dreamlake.reader.segments import JOURNALS
 from dreamlake.world import processes
 from dreamlake.world.disk import REAL_DISK
@@ -20,7 +22,6 @@ from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Job, Loop, RealWorld
-from dreamlake_agent.store.owner import read_record
 
 # So long, by its own clock, an agent is given to apply, cover and let go; then it is stopped, which drains it.
 _LIFE_SECONDS = 4 * (config.CHECKPOINT_QUIET_SECONDS + config.RELEASE_SECONDS)
@@ -136,6 +137,12 @@ def _reason(path: str, event: on.NotOpened | None) -> str:
         return f"{path} could not be opened"
     if event.why == "owned":
         record = _owner_record(path)
+        if not processes.is_here(record):
+            return (
+                f"{path} belongs to an agent on {record.get('host')} (pid {record.get('pid')}), which applies journals "
+                "and rebuilds views by itself; should that node be gone for good: dreamlake agent takeover "
+                f"{shlex.quote(path)}"
+            )
         return (
             f"{path} belongs to a live agent (pid {record.get('pid')} on {record.get('host')}), which applies journals "
             "and rebuilds views by itself; to repair it from here, end that agent first: dreamlake agent stop"
@@ -148,6 +155,8 @@ def _reason(path: str, event: on.NotOpened | None) -> str:
 def _owner_record(path: str) -> dict[str, Any]:
     at = REAL_DISK.root(path)
     try:
-        return read_record(REAL_DISK, at) or {}
+        return last_word(REAL_DISK, at) or {}
+    except OSError:
+        return {}
     finally:
         REAL_DISK.close(at)

@@ -285,11 +285,13 @@ def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool) 
 
 def begin_locked(disk: Disk, path: str, unnamed: str, data: bytes, at: int) -> int:
     """A new file, locked and with ``data`` whole before it has its name, ``unnamed`` until then: whoever sees it sees
-    that somebody has it open. The kernel lets go of the lock with the process."""
+    that somebody has it open. The kernel lets go of the lock with the process. Without the fsync another node could see
+    the name before the bytes, and take it for what the dead have left."""
     fd = disk.open(unnamed, READ_APPEND | CREATE | EMPTY, at)
     try:
         try_lock(disk, fd)
         write_all(disk, fd, data)
+        disk.fsync(fd)
         disk.rename(unnamed, path, at)
     except BaseException:
         disk.close(fd)

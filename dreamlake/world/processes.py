@@ -6,6 +6,7 @@ lived in.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -98,6 +99,11 @@ def myself() -> dict[str, Any]:
     return {**here, "pid": pid, "start": start_time(pid)}
 
 
+def node(who: dict[str, Any]) -> str:
+    """A node's name of 8 hex digits, for names of files: made of host and machine as ``myself`` says them."""
+    return hashlib.sha256(f"{who.get('host')}\n{who.get('machine') or ''}".encode("utf-8", "replace")).hexdigest()[:8]
+
+
 def is_here(who: dict[str, Any], me: dict[str, Any] | None = None) -> bool:
     """Whether ``myself`` was said on this node, in this boot or an earlier one: what one process of it has written, all
     others see at once, and a lock of one stops all others. ``me``: whose node is meant, in place of this one.
@@ -106,6 +112,8 @@ def is_here(who: dict[str, Any], me: dict[str, Any] | None = None) -> bool:
     (True, False)
     """
     here = me or {"host": host(), "machine": machine(), "boot": boot()}
+    if "node" in who:
+        return bool(who["node"] == node(here))
     if who.get("boot") is not None and who.get("boot") == here.get("boot"):
         return True  # one kernel, whatever its containers are called
     # Records of dreamlake before 0.4 say no machine.

@@ -12,8 +12,9 @@ from dreamlake.world.disk import Disk
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Loop
+from tests.golden import world
 
-WHO = {"host": "fuzz", "boot": "1", "ns": "", "pid": 1, "start": 1.0, "endpoint": "ipc://fuzz", "version": "fuzz"}
+WHO = {**world.NEXT_OWNER, "pid": 1, "start": 1.0, "endpoint": "ipc://fuzz", "version": "fuzz"}
 TURNS_MAX = 600
 
 

@@ -29,14 +29,15 @@ from dreamlake.reader.commits import (
     read_commits,
 )
 from dreamlake.reader.lines import Lines
+from dreamlake.reader.owners import OWNER
 from dreamlake.reader.segments import JOURNALS, is_torn, journals, parse_name, read_stream, runs
-from dreamlake.reader.session import OWNER, SessionReader
+from dreamlake.reader.session import SessionReader
 from dreamlake.wire import codec, jsons, messages, names, ops
 from dreamlake.wire.apply import LINE_BYTES_MAX, Applied, apply_run
 from dreamlake.wire.state import HISTORIES, State, fold, track_view, view
 from dreamlake.world import processes
 from dreamlake_agent.store.directory import Directory, Unseen
-from dreamlake_agent.store.owner import acquire, origin_of, release
+from dreamlake_agent.store.owner import OwnedElsewhere, acquire, origin_of, release
 from tests.fuzz.choices import Choices
 from tests.fuzz.folders import (
     DISK,
@@ -462,12 +463,16 @@ def owner(data: bytes) -> None:
             reader.origin(), reader.owner(), reader.session()
         at = DISK.root(str(into.path))
         try:
-            with suppress(OSError):  # larger than any origin
-                found = origin_of(DISK, at, world.ORIGIN)
-                assert len(bytes.fromhex(found)) == 16
-            owned = acquire(DISK, at, WHO)
+            try:
+                owned = acquire(DISK, at, WHO, "0" * 8)
+            except OwnedElsewhere as elsewhere:
+                str(elsewhere).encode()
+                return
             packed(owned.epoch)
-            release(DISK, owned, WHO)
+            with suppress(OSError):  # larger than any origin
+                found = origin_of(owned, world.ORIGIN)
+                assert len(bytes.fromhex(found)) == 16
+            release(owned, WHO)
             with SessionReader(str(into.path), DISK) as reader:
                 assert reader.owner() is None
         finally:

@@ -191,4 +191,7 @@ def test_a_session_directory_is_written_as_ever(state: str, tmp_path: Path) -> N
     # Kept since 0.3: what an upload replaced, until a checkpoint. Nobody who does not know of it is in its way.
     kept = {path: written.pop(path) for path in list(written) if path.startswith(".dreamlake/superseded/")}
     assert list(kept.values()) == ([b"weights of epoch 0\n"] if state == "killed" else [])
+    # Since 0.4: the epoch of an owner that was killed.
+    epoch = {path.rpartition("/")[2]: written.pop(path) for path in list(written) if "/epochs/" in path}
+    assert sorted(epoch) == (["beat", "proof.0"] if state == "killed" else [])
     assert written == world.tree(make.directory(state, tmp_path / "golden", RANKS))

@@ -33,13 +33,18 @@ def test_whatever_the_last_owner_left_the_next_one_owns_the_directory(name: str,
         reader.owner()
     at = REAL_DISK.root(str(tmp_path))
     try:
-        found = owner.acquire(REAL_DISK, at, world.OWNER)
+        if name == "an infinite process":  # of another node: it may live
+            with pytest.raises(owner.OwnedElsewhere) as far:
+                owner.acquire(REAL_DISK, at, world.OWNER, "0" * 8)
+            assert far.value.may_be_gone
+            return
+        found = owner.acquire(REAL_DISK, at, world.OWNER, "0" * 8)
         assert found.epoch >= 1
         (tmp_path / owner.OWNER).write_bytes(ODD[name])
         with pytest.raises(owner.OwnedElsewhere) as elsewhere:
-            owner.acquire(REAL_DISK, at, world.NEXT_OWNER)
-        assert elsewhere.value.endpoint is None
+            owner.acquire(REAL_DISK, at, world.NEXT_OWNER, "1" * 8)
+        assert elsewhere.value.record["pid"] == world.OWNER["pid"]  # the owner's epoch has the last word
         str(elsewhere.value).encode()
-        owner.release(REAL_DISK, found, world.OWNER)
+        owner.release(found, world.OWNER)
     finally:
         REAL_DISK.close(at)

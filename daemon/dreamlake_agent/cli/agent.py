@@ -16,7 +16,9 @@ from dreamlake.world.terminal import shown
 from dreamlake_agent import takeover
 from dreamlake_agent.cli.install import install, uninstall
 from dreamlake_agent.cli.logs import logs
+from dreamlake_agent.cli.selftest import selftest
 from dreamlake_agent.cli.status import lines_of
+from dreamlake_agent.cli.takeover import takeover as take_directory_over
 from dreamlake_agent.control import NoAnswer, ask
 
 NO_AGENT = 3
@@ -37,6 +39,8 @@ def agent() -> None:
 agent.add_command(install)
 agent.add_command(uninstall)
 agent.add_command(logs)
+agent.add_command(selftest)
+agent.add_command(take_directory_over)
 
 
 def _metrics(context: click.Context, parameter: click.Parameter, value: str | None) -> None:

@@ -15,6 +15,7 @@ from dreamlake.wire import capabilities, codec, messages, ops, window
 from dreamlake.wire.remotes import remote_of
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
+from dreamlake_agent.core.afar import Owners, Signs
 from dreamlake_agent.core.counts import Counts
 from dreamlake_agent.core.effects import Effect
 from dreamlake_agent.core.limits import Thresholds
@@ -28,7 +29,14 @@ Effects = Iterator[Effect]
 class Agent:
     """Every decision of one agent. ``incarnation`` tells clients that it is another one than before."""
 
-    def __init__(self, incarnation: bytes, thresholds: Thresholds | None = None, version: str = "unknown") -> None:
+    def __init__(
+        self,
+        incarnation: bytes,
+        thresholds: Thresholds | None = None,
+        version: str = "unknown",
+        gone_seconds: float = config.GONE_SECONDS,
+        beat_seconds: float = config.BEAT_SECONDS,
+    ) -> None:
         self.incarnation = incarnation
         self.version = version
         self.sessions: dict[on.Key, Session] = {}
@@ -39,6 +47,8 @@ class Agent:
         self._stop_at: float | None = None
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
+        self._owners, self._signs = Owners(gone_seconds), Signs(gone_seconds)
+        self._beat_seconds = beat_seconds
         self.uploads = Uploads()
         self.watch = Watch(thresholds)
         self.counts = Counts()
@@ -221,6 +231,8 @@ class Agent:
     # ── what the store says ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _opened(self, session: Session, event: on.Opened) -> Effects:
+        self._owners.forget(session.key)
+        session.beat_at, session.behind_since = self._now, None
         session.phase, session.origin, session.trouble = RECOVERING, event.origin, None
         session.distrust = False
         session.remotes = event.remotes
@@ -316,13 +328,35 @@ class Agent:
                 client.applied, client.running, client.covered = journal.position
             client.seen_end = max(client.applied, journal.end)
             client.lives, client.locked, client.spooled = journal.lives, journal.locked, journal.spooled
+            client.foreign = journal.sign is not None
+            if client.foreign:
+                self._judge_from_afar(client, journal)
             if client.heard < 0:
                 client.heard = self._now
 
+    def _judge_from_afar(self, client: Client, journal: on.JournalSeen) -> None:
+        """Its lock may not reach as far as here. What it left is kept for longer than it takes to count as gone: one
+        that was only cut off goes on writing into it."""
+        assert journal.sign is not None
+        client.silence = self._signs.silence(client.id, journal.sign, journal.age, self._now)
+        client.lives = journal.locked or not self._signs.is_gone(client.silence)
+        has_closed = client.state not in (None, ops.RUNNING, ops.KILLED_STATE)
+        is_kept = client.lives if has_closed else not self._signs.is_given_up(client.silence)
+        client.locked = journal.locked or is_kept
+
     def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
         if event.why == "trouble":
+            self._owners.forget(session.key)
             yield from self._stall(session, event.reason)
             return
+        if event.beat is not None:
+            is_gone = self._owners.is_gone(session.key, session.path, event.beat, self._now, is_locked=event.locked)
+            if event.owed or is_gone:
+                text = f"{session.path}: {event.reason}: it is gone, as far as its lock and its beats say; taking over"
+                yield do.Note("warning", text, {"path": session.path})
+                waited = 0.0 if session.behind_since is None else self._now - session.behind_since
+                yield do.TakeOver(session.key, session.path, event.beat, self._signs.is_gone(waited))
+                return
         for client in session.clients.values():
             self._homes.pop(client.id, None)
             if client.peer is None:
@@ -332,6 +366,15 @@ class Agent:
             else:
                 yield do.Send(client.peer, (messages.ELSEWHERE, client.id, event.endpoint, event.reason))
         del self.sessions[session.key]
+
+    def _taken_over(self, session: Session, event: on.TakenOver) -> Effects:
+        self._owners.forget(session.key)
+        if event.behind and session.behind_since is None:
+            session.behind_since = self._now
+        if event.trouble is not None:
+            yield from self._stall(session, event.trouble)
+        elif self._stop_at is None:
+            yield do.OpenDirectory(session.key, session.path, session.distrust)
 
     def _stall(self, session: Session, reason: str) -> Effects:
         first, most = config.RETRY_SECONDS
@@ -433,6 +476,8 @@ class Agent:
         standing = {journal.client for journal in event.journals}
         for client in list(session.clients.values()):
             client.stands = client.stands or client.id in standing
+            if client.foreign:
+                client.exhausted_end = -1  # what is seen of its file may be the size, and not the bytes yet
             if client.id in standing:
                 yield from self._look_after(session, client)
             elif client.id in session.held and not client.stands:
@@ -454,7 +499,7 @@ class Agent:
         """A journal stands there: follow it, end it, or drop it."""
         # One that has just begun is about to say hello. What was applied out of its file before that is acked to
         # nobody, and the receipts for it would never get their indexes.
-        begins = client.state is None and client.lives and not session.stopping
+        begins = client.state is None and client.lives and not client.foreign and not session.stopping
         silent = self._now - client.heard > config.HEARD_SECONDS or (client.peer is None and not begins)
         silent = silent or not client.lives
         if not client.drained:
@@ -484,6 +529,7 @@ class Agent:
         return iter(())
 
     def _forget(self, session: Session, client: Client) -> None:
+        self._signs.forget(client.id)
         session.clients.pop(client.id, None)
         session.flushes = [flush for flush in session.flushes if flush.client != client.id]
         session.syncs = [sync for sync in session.syncs if sync.client != client.id]
@@ -666,11 +712,16 @@ class Agent:
                 yield from self._tick_session(session)
         if self._stop_at is not None:
             yield from self._stop_on()
-        else:
-            yield from self._tell(self.uploads.tick(self._now))
+            return
+        for key, path in self._owners.due(self._now):
+            yield from self._remembered(on.Remembered(key, path))
+        yield from self._tell(self.uploads.tick(self._now))
 
     def _tick_session(self, session: Session) -> Effects:
         now = self._now
+        if now - session.beat_at >= self._beat_seconds:
+            session.beat_at = now
+            yield do.Beat(session.key)
         if (
             session.viewed < session.commits
             and not session.uncommitted
@@ -696,7 +747,7 @@ class Agent:
 
     def _is_idle(self, session: Session) -> bool:
         return (
-            not session.clients
+            all(client.is_left for client in session.clients.values())
             and not session.hashing
             and not session.flushes
             and session.covered == session.commits
@@ -749,6 +800,7 @@ class Agent:
     _SESSION_EVENTS: ClassVar[dict[type, Any]] = {
         on.Opened: _opened,
         on.NotOpened: _not_opened,
+        on.TakenOver: _taken_over,
         on.AppliedRun: _applied,
         on.Committed: _committed,
         on.Settled: _settled,

@@ -27,6 +27,24 @@ class OpenDirectory:
 
 
 @dataclass(frozen=True)
+class TakeOver:
+    """Take the directory from an owner that has shown nothing since ``beat``: answers TakenOver."""
+
+    key: Key
+    path: str
+    beat: tuple[int, int]
+    # also where the logs are not what the checkpoint says: they were not for a while, so that it is no cache's fault
+    whatever: bool = False
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Show other nodes that the directory's owner lives: no answer, or Broke when it is not ours any more."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
 class Apply:
     """Apply a run that a client sent: answers AppliedRun."""
 
@@ -190,6 +208,8 @@ class Exit:
 Effect = (
     Send
     | OpenDirectory
+    | TakeOver
+    | Beat
     | Apply
     | Follow
     | Commit

@@ -33,6 +33,8 @@ class Remembered:
 class JournalSeen:
     """A journal stands in the directory; ``lives``: its writer does; ``locked``: somebody has it open; ``spooled``: on
     this node's disk. ``position``: where its stream was applied to, the running checksum there, how far it is covered.
+    ``sign``: what changes while a client of another node lives, which only its lock and this can tell; None for one of
+    this node. ``age``: for how many seconds it has been the same, by the clock of whoever keeps the disk.
     """
 
     client: bytes
@@ -42,6 +44,8 @@ class JournalSeen:
     locked: bool = True
     spooled: bool = False
     position: tuple[int, int, int] | None = None
+    sign: tuple[int, int] | None = None
+    age: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,26 @@ class Opened:
 @dataclass(frozen=True)
 class NotOpened:
     """The directory cannot be ours now: ``owned`` elsewhere (with its endpoint), ``unseen``, ``damaged``, or in
-    ``trouble``."""
+    ``trouble``. ``beat``: what its owner on another node has shown last, and ``locked``, whether that one's lock is
+    held, as far as can be seen. ``owed``: a takeover was begun, and nobody goes on with it."""
 
     key: Key
     why: str
     reason: str
     endpoint: str | None = None
+    beat: tuple[int, int] | None = None
+    locked: bool = True
+    owed: bool = False
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """The directory is nobody's now, or cannot be taken over for this reason."""
+
+    key: Key
+    trouble: str | None = None
+    # the logs are not what the checkpoint says, yet or ever
+    behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,6 +258,7 @@ Event = (
     | Remembered
     | Opened
     | NotOpened
+    | TakenOver
     | AppliedRun
     | Committed
     | Settled

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from dreamlake.wire import codec
+from dreamlake.wire import codec, ops
 from dreamlake.wire.capabilities import Said
 from dreamlake.wire.remotes import Remote
 from dreamlake_agent.core.events import Key, Peer
@@ -32,6 +32,8 @@ class Client:
     locked: bool = True  # somebody has its journal open
     stands: bool = False  # its journal was seen in the directory
     spooled: bool = False  # or on this node's disk
+    foreign: bool = False  # its writer is on another node: nothing is heard of it but what its journal shows
+    silence: float = 0.0  # and for so long it has shown nothing
     seen_end: int = 0  # how far its journal file goes, when last looked at
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False
@@ -46,6 +48,13 @@ class Client:
     @property
     def drained(self) -> bool:
         return self.applied >= self.seen_end or self.exhausted_end == self.seen_end
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its journal stays where it is, and nobody waits for it: its node is gone, or does not see it any
+        more. A later owner finds it where it stands."""
+        is_over = self.drained and self.state != ops.RUNNING and self.covered >= self.applied
+        return self.foreign and not self.lives and is_over
 
 
 @dataclass
@@ -121,6 +130,8 @@ class Session:
     synced_at: float = 0.0
     covered_at: float = 0.0
     scanned_at: float = 0.0
+    beat_at: float = 0.0
+    behind_since: float | None = None  # a takeover waits until this node sees what its checkpoint stands for
     retry_at: float = 0.0
     retry_wait: float = 0.0
     distrust: bool = False

@@ -42,13 +42,15 @@ from dreamlake.reader.superseded import SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons, ops
 from dreamlake.wire.apply import RULES, Applied, apply_run
+from dreamlake.wire.names import DREAMLAKE
 from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
-from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, replace_file, sync_folder, write_all
+from dreamlake.world import processes
+from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, sync_folder, try_lock, write_all
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.held import Held
-from dreamlake_agent.store.owner import ORIGIN, Owner, acquire, origin_of, release, write_record
+from dreamlake_agent.store.owner import ORIGIN, Owner, Verdict, acquire, origin_of, release, tell
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import Views
 
@@ -72,18 +74,29 @@ class Journal:
     end: int
     by: dict[str, Any]
     spooled: bool = False
+    # what changes while its writer lives, when that one is on another node, and for how many seconds it did not
+    sign: tuple[int, int] | None = None
+    age: float = 0.0
 
 
 class Directory:
     """One owned session directory. Not thread-safe: the loop's alone, but for the jobs it hands out."""
 
     def __init__(
-        self, disk: Spooled, at: int, owner: Owner, held: Held, origin: str, *, distrust: bool = False
+        self,
+        disk: Spooled,
+        at: int,
+        owner: Owner,
+        held: Held,
+        origin: str,
+        who: dict[str, Any],
+        path: str,
+        *,
+        distrust: bool = False,
     ) -> None:
         self.disk, self.at, self.owner, self.held = disk, at, owner, held
         self.warnings: list[str] = []
-        self._who: dict[str, Any] = {}
-        self._path = ""
+        self._who, self._path = who, path
         self.cuts = CutFolder(disk, at)
         loaded = load(disk, at, origin)
         self.origin = loaded.state.origin
@@ -91,9 +104,10 @@ class Directory:
         self.positions: Positions = loaded.positions
         self.covered: Positions = dict(loaded.checkpoint.clients) if loaded.checkpoint else {}
         self.segments: dict[bytes, list[Segment]] = loaded.segments
-        self.rows = Rows(disk, at, loaded.marks, self.cuts, distrust=distrust)
-        self.views = Views(disk, at, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
-        self.files = files.Files(disk, at)
+        self.rows = Rows(owner, loaded.marks, self.cuts, distrust=distrust)
+        self.views = Views(owner, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
+        self.files = files.Files(owner)
+        self._inner = disk.stat(DREAMLAKE, at).ino
         self._superseded: list[str] = []  # what the checkpoint under way does away with
         # the newest superseded file that the checkpoint under way, and the last one, cover
         self._kept = self.kept = 0
@@ -113,16 +127,27 @@ class Directory:
         # Clients a part of whose journal was set aside: it may name what they captured.
         self.doubtful: set[bytes] = set()
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
-        self._distrusted: set[bytes] = set(loaded.segments) if distrust else set()
+        self._distrusted: set[bytes] = {
+            client for client, segments in loaded.segments.items() if distrust or self._is_foreign(segments[-1].by)
+        }
         self.seq = loaded.seq
 
     # ── opening ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def open(
-        cls, disk: Disk, path: str, key: tuple[int, int], who: dict[str, Any], fresh: str, *, distrust: bool = False
+        cls,
+        disk: Disk,
+        path: str,
+        key: tuple[int, int],
+        who: dict[str, Any],
+        fresh: str,
+        *,
+        distrust: bool = False,
+        verdict: Verdict = processes.verdict,
     ) -> Directory:
-        """Own the directory at ``path`` and bring it to where its journals were committed.
+        """Own the directory at ``path`` and bring it to where its journals were committed. ``fresh``: 32 hex digits
+        that nobody else has.
 
         Raises :class:`Unseen`, :class:`~dreamlake_agent.store.owner.OwnedElsewhere`,
         :class:`~dreamlake.reader.baseline.DamagedView` or :class:`OSError`; nothing was written then but the owner's
@@ -142,12 +167,11 @@ class Directory:
                 raise Unseen(f"{path} is another directory here than it is for the client")
             if not _is_session(disk, at):
                 raise Unseen(f"{path} is no session directory: it has no {JOURNALS}")
-            owner = acquire(disk, at, who)
+            owner = acquire(spooled, at, who, fresh[:16], verdict)
             owner.distrust = owner.distrust or distrust
-            origin = origin_of(disk, at, _known_origin(disk, at) or fresh)
+            origin = origin_of(owner, _known_origin(disk, at) or fresh)
             held.look()
-            directory = cls(spooled, at, owner, held, origin, distrust=owner.distrust)
-            directory._who, directory._path = who, path
+            directory = cls(spooled, at, owner, held, origin, who, path, distrust=owner.distrust)
             directory._recover()
             return directory
         except DamagedView:
@@ -155,7 +179,7 @@ class Directory:
             spooled.let_go()
             # Nobody's: a reader that took us for its owner would not look into the journals.
             if owner is not None:
-                release(disk, owner, who)
+                release(owner, who)
             disk.close(at)
             raise
         except BaseException:
@@ -200,7 +224,7 @@ class Directory:
         try:
             for log in HISTORIES:
                 _fsync(self.disk, log, self.at, missing_ok=True)
-            replace_file(self.disk, CHECKPOINT, encode_checkpoint(self._checkpoint()), self.at, durable=True)
+            self.owner.replace(CHECKPOINT, encode_checkpoint(self._checkpoint()), durable=True)
             sync_folder(self.disk, ".", self.at)
         except OSError:
             self._take_back_checkpoint()
@@ -225,19 +249,19 @@ class Directory:
         self._new_commits([], durable=True)
         if self.owner.distrust:
             self.owner.distrust = False
-            write_record(self.disk, self.owner, self._who)
+            tell(self.owner, self._who)
 
     def distrust(self) -> None:
         """An fsync has failed: whoever owns the directory next must write again what it stood for."""
         self.owner.distrust = True
-        write_record(self.disk, self.owner, self._who)
+        tell(self.owner, self._who)
 
     def _continue_commits(self, loaded: Loaded) -> None:
         log = loaded.commit_log
         if log is None or log.next_seq < loaded.seq:
             self._new_commits([], durable=True)
             return
-        fd = self.disk.open(COMMITS, READ_APPEND, self.at)
+        fd = self._open_commits()
         size = self.disk.fstat(fd).size
         end, running = log.end_before(loaded.seq)
         if size > end:
@@ -251,12 +275,21 @@ class Directory:
         for commit in commits:
             record, running = encode_commit(commit, running)
             data += record
-        replace_file(self.disk, COMMITS, data, self.at, durable=durable)
+        self.owner.replace(COMMITS, data, durable=durable)
         if self._commits >= 0:
             before, self._commits = self._commits, -1
             self.disk.close(before)
-        self._commits = self.disk.open(COMMITS, READ_APPEND, self.at)
+        self._commits = self._open_commits()
         self._commits_bytes, self._commits_running = len(data), running
+
+    def _open_commits(self) -> int:
+        fd = self.disk.open(COMMITS, READ_APPEND, self.at)
+        try:
+            self.owner.prove()
+        except BaseException:
+            self.disk.close(fd)
+            raise
+        return fd
 
     # ── applying ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -306,9 +339,7 @@ class Directory:
         return placed
 
     def _write_rows(self, out: Applied) -> None:
-        for log, lines in out.rows.items():
-            if lines:
-                self.rows.append(log, b"".join(lines))
+        self.rows.extend({log: b"".join(lines) for log, lines in out.rows.items() if lines})
         self.views.stale |= out.stale
 
     def settle(self) -> None:
@@ -327,14 +358,26 @@ class Directory:
     def journals(self) -> list[Journal]:
         """Every journal in the directory that may still hold something, oldest first."""
         known = {segment.path.rpartition("/")[2]: segment for each in self.segments.values() for segment in each}
-        self.segments = journals(self.disk, self.at, known)
+        self.segments = journals(self.disk, self.at, known, fresh=self._is_foreign)
         self._clear_torn()
         self.held.look()
+        # An fsync here says nothing of what another node still holds back: only a checkpoint makes theirs durable.
+        self._distrusted |= {client for client, segments in self.segments.items() if self._is_foreign(segments[-1].by)}
         return [
-            Journal(client, segments[0].made, segments[-1].end, segments[-1].by, self.disk.has(client))
+            self._journal(client, segments)
             for client, segments in self.segments.items()
             if self.own is None or client != self.own.client
         ]
+
+    def _journal(self, client: bytes, segments: list[Segment]) -> Journal:
+        last = segments[-1]
+        found = (client, segments[0].made, last.end, last.by, self.disk.has(client))
+        if not self._is_foreign(last.by):
+            return Journal(*found)
+        return Journal(*found, (last.end, last.mtime_ns), max(0, self.owner.beaten_ns - last.mtime_ns) / 1e9)
+
+    def _is_foreign(self, by: dict[str, Any]) -> bool:
+        return not processes.is_here(by, self._who)
 
     def say(self, op: tuple[Any, ...], client: bytes, made: int, by: dict[str, Any]) -> Applied:
         """Put an operation of the agent's own into its journal here (begun as ``client`` when there is none yet), and
@@ -355,7 +398,7 @@ class Directory:
             return b"", 0
         position, running = self.position(client)
         data, after, damaged = whole_run(self.disk, self.at, segments, position, running, limit)
-        if damaged and not data:
+        if damaged and not data and not self._is_foreign(segments[-1].by):  # theirs may only be late
             note = f"{segment_path(client, segments[-1].number)} is damaged after byte {position} of its stream"
             if note not in self.warnings:
                 self.warnings.append(note)
@@ -372,11 +415,11 @@ class Directory:
 
     def _is_free(self, path: str) -> bool:
         try:
-            fd = self.disk.open(path, READ, self.at)
+            fd = self.disk.open(path, READ_APPEND, self.at)  # NFS locks nothing that is open for reading only
         except FileNotFoundError:
             return True
         try:
-            return self.disk.lock(fd)
+            return try_lock(self.disk, fd) is not False
         finally:
             self.disk.close(fd)
 
@@ -452,8 +495,21 @@ class Directory:
             return False
 
     def is_gone(self) -> bool:
-        """Whether a person removed the directory (or its .dreamlake) under us."""
-        return self.disk.fstat(self.owner.fd).nlink == 0
+        """Whether a person removed the directory (or its .dreamlake) under us. Raises :class:`OSError` when another
+        agent has taken it over."""
+        if self.disk.fstat(self.owner.fd).nlink:
+            return False
+        try:
+            if self.disk.stat(DREAMLAKE, self.at).ino != self._inner:
+                return True
+        except FileNotFoundError:
+            return True
+        self.owner.prove()
+        return False
+
+    def beat(self, who: dict[str, Any]) -> None:
+        """Show other nodes that the owner lives. Raises :class:`OSError` when it is another one."""
+        self.owner.beat(who)
 
     # ── making it last ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -531,7 +587,7 @@ class Directory:
         keeps = bool(self.state.remotes) or self._lacks_journals()
         old = self._superseded = [] if keeps else self.files.superseded()
         data = encode_checkpoint(checkpoint)
-        disk, at = self.disk, self.at
+        disk, at, owner = self.disk, self.at, self.owner
 
         def job() -> None:
             sync()
@@ -541,7 +597,7 @@ class Directory:
                 folders.update(folders_above(path))
             for folder in sorted(folders):
                 sync_folder(disk, folder, at)
-            replace_file(disk, CHECKPOINT, data, at, durable=True)
+            owner.replace(CHECKPOINT, data, durable=True)
             for path in old:
                 disk.unlink(path, at)
             if old:
@@ -584,7 +640,7 @@ class Directory:
             self.own.close(covered=self.covered.get(self.own.client, (0, 0))[0] >= self.own.end)
         self._close_logs()
         self.disk.let_go()
-        release(self.disk, self.owner, self._who)
+        release(self.owner, self._who)
         self.disk.close(self.at)
 
     def _close_logs(self) -> None:

@@ -10,6 +10,7 @@ from dreamlake.reader.superseded import SUPERSEDED, Superseded, bytes_of, place_
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import State
 from dreamlake.world.disk import CREATE, WRITE, Disk
+from dreamlake_agent.store.owner import Owner
 
 INCOMING = ".dreamlake/incoming"
 
@@ -22,9 +23,9 @@ def place_of(record: dict[str, object]) -> str:
 class Files:
     """The files of one directory; only its owner has one."""
 
-    def __init__(self, disk: Disk, at: int) -> None:
-        self._disk, self._at = disk, at
-        self._kept = superseded(disk, at)
+    def __init__(self, owner: Owner) -> None:
+        self._owner, self._disk, self._at = owner, owner.disk, owner.at
+        self._kept = superseded(self._disk, self._at)
         self._number = max((each.number for each in self._kept), default=0)
 
     def place(self, state: State) -> tuple[list[str], list[str]]:
@@ -32,15 +33,17 @@ class Files:
         now, and the places of those whose bytes are nowhere.
 
         What stood there is kept until a checkpoint covers this: should power loss take the operation, what it replaced
-        must be there again. Raises :class:`OSError` when a file is there to be moved and cannot be.
+        must be there again. On its way each file is on the owner's desk. Raises :class:`OSError` when a file is there
+        to be moved and cannot be.
         """
         placed: list[str] = []
         missing: list[str] = []
         for file_id, incoming in list(state.incoming.items()):
             place = place_of(state.files[file_id])
             if self._is_file(f"{INCOMING}/{incoming}"):
+                self._disk.rename(f"{INCOMING}/{incoming}", self._owner.path(incoming), self._at)
                 self._make_room(file_id, place)
-                self._disk.rename(f"{INCOMING}/{incoming}", place, self._at)
+                self._disk.rename(self._owner.path(incoming), place, self._at)
                 placed.append(file_id)
             elif self._is_file(place) or bytes_of(file_id, place, self._kept):
                 placed.append(file_id)  # since before a recovery
@@ -60,10 +63,12 @@ class Files:
         self._number += 1
         entry = Superseded(self._number, newcomer, digest, empty=not is_there)
         self._disk.mkdirs(SUPERSEDED, self._at)
+        on_its_way = self._owner.path(entry.path.rpartition("/")[2])
         if is_there:
-            self._disk.rename(place, entry.path, self._at)
+            self._disk.rename(place, on_its_way, self._at)
         else:
-            self._disk.close(self._disk.open(entry.path, WRITE | CREATE, self._at))
+            self._disk.close(self._disk.open(on_its_way, WRITE | CREATE, self._at))
+        self._disk.rename(on_its_way, entry.path, self._at)
         self._kept.append(entry)
 
     def settle(self, state: State) -> None:
@@ -74,7 +79,9 @@ class Files:
                 kept = bytes_of(file_id, place, self._kept)
                 if kept is not None:
                     self._disk.mkdirs(place.rpartition("/")[0], self._at)
-                    self._disk.rename(kept, place, self._at)
+                    on_its_way = self._owner.path(kept.rpartition("/")[2])
+                    self._disk.rename(kept, on_its_way, self._at)
+                    self._disk.rename(on_its_way, place, self._at)
                     self._kept = [each for each in self._kept if each.path != kept]
 
     def superseded(self, newest: int | None = None) -> list[str]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from dreamlake.reader.baseline import track_names
 from dreamlake.reader.commits import LogMark
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, Tail, data_log
-from dreamlake.world.disk import CREATE, READ_APPEND, Disk, write_all
+from dreamlake.world.disk import CREATE, READ_APPEND, write_all
 from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.owner import Owner
 
 OPEN_FILES_MAX = 128  # descriptors of logs kept open per directory
 
@@ -34,8 +35,9 @@ class _Log:
 class Rows:
     """The logs of one directory; only its owner has one."""
 
-    def __init__(self, disk: Disk, at: int, marks: dict[str, LogMark], cuts: CutFolder, *, distrust: bool) -> None:
-        self._disk, self._at, self._cuts = disk, at, cuts
+    def __init__(self, owner: Owner, marks: dict[str, LogMark], cuts: CutFolder, *, distrust: bool) -> None:
+        self._owner, self._disk, self._at, self._cuts = owner, owner.disk, owner.at, cuts
+        self._unproven = False  # a log was opened by its name, which may be another owner's file by now
         # After a failed fsync the page cache may show bytes that the disk never got: write them again.
         self._distrust = distrust
         self._logs = {log: _Log(mark.size, mark.crc) for log, mark in marks.items()}
@@ -49,12 +51,29 @@ class Rows:
         self._descriptor(log, self._logs[log])
         self.warnings.clear()  # nobody edited it
 
+    def extend(self, rows: dict[str, bytes]) -> None:
+        """Add whole lines to logs: as many as may be open are opened before they are written, so that all of these are
+        proven at once."""
+        logs = list(rows)
+        for first in range(0, len(logs), OPEN_FILES_MAX):
+            some = logs[first : first + OPEN_FILES_MAX]
+            for log in some:
+                self._descriptor(log, self._logs.setdefault(log, _Log(0, 0)))
+            for log in some:
+                self.append(log, rows[log])
+
+    def _prove(self) -> None:
+        if self._unproven:
+            self._owner.prove()
+            self._unproven = False
+
     def append(self, log: str, data: bytes) -> None:
         """Add whole lines to a log. After an :class:`OSError` the directory must be recovered."""
         found = self._logs.get(log)
         if found is None:
             found = self._logs[log] = _Log(0, 0)
         fd = self._descriptor(log, found)
+        self._prove()
         self.dirty.add(log)
         self._grown.add(log)
         if found.unverified and not self._agrees(fd, found, data):
@@ -72,6 +91,7 @@ class Rows:
         return self._disk.pread(fd, len(data), found.size) == data
 
     def _cut(self, log: str, fd: int, found: _Log) -> None:
+        self._prove()
         self._cuts.cut(log, fd, found.size, found.unverified)
         found.unverified = 0
 
@@ -85,6 +105,7 @@ class Rows:
         except FileNotFoundError:
             self._disk.mkdirs(log.rpartition("/")[0], self._at)
             fd = self._disk.open(log, READ_APPEND | CREATE, self._at)
+        self._unproven = True
         try:
             self._compare(log, fd, found)
         except BaseException:
@@ -126,6 +147,7 @@ class Rows:
                 break
         found.size = offset
         if not rest.endswith(b"\n"):
+            self._prove()
             write_all(self._disk, fd, b"\n")
             found.size, found.crc = offset + 1, zlib.crc32(b"\n", found.crc)
             size = found.size

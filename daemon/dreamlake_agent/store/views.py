@@ -14,15 +14,16 @@ from dreamlake.reader.baseline import VIEW_BYTES_MAX
 from dreamlake.reader.views import MAIN_VIEWS, shows_some_row
 from dreamlake.wire import jsons
 from dreamlake.wire.state import State, track_view, view
-from dreamlake.world.disk import Disk, read_file, replace_file
+from dreamlake.world.disk import read_file
 from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.owner import Owner
 
 
 class Views:
     """The views of one directory; only its owner has one."""
 
-    def __init__(self, disk: Disk, at: int, known: dict[str, int], cuts: CutFolder) -> None:
-        self._disk, self._at, self._cuts = disk, at, cuts
+    def __init__(self, owner: Owner, known: dict[str, int], cuts: CutFolder) -> None:
+        self._owner, self._disk, self._at, self._cuts = owner, owner.disk, owner.at, cuts
         # view → CRC-32 of what we last wrote there
         self.known = dict(known)
         # view → (inode, mtime, size) right after we wrote it
@@ -32,7 +33,9 @@ class Views:
         self.warnings: list[str] = []
 
     def write(self, state: State) -> None:
-        """Write the stale views."""
+        """Write the stale views; when there are none, only make sure that the directory is ours."""
+        if not self.stale:
+            self._owner.prove()
         for path in sorted(self.stale):
             shown = view(state, path)
             if shown is not None:
@@ -42,10 +45,10 @@ class Views:
     def _write(self, state: State, path: str, data: bytes) -> None:
         self._keep_what_is_not_ours(state, path)
         try:
-            replace_file(self._disk, path, data, self._at, durable=False)
+            self._owner.replace(path, data, durable=False)
         except FileNotFoundError:
             self._disk.mkdirs(path.rpartition("/")[0], self._at)
-            replace_file(self._disk, path, data, self._at, durable=False)
+            self._owner.replace(path, data, durable=False)
         self.known[path] = zlib.crc32(data)
         self._ours[path] = self._identity(path)
         self.dirty.add(path)
@@ -85,6 +88,7 @@ class Views:
                 self.stale.add(path)
             elif shown is None and data is not None:
                 aside = self._cuts.keep(path, data)
+                self._owner.prove()
                 self._disk.unlink(path, self._at)
                 self.warnings.append(f"{path} shows what no history says; it is kept in {aside}")
         # A track's view that is not the one the checkpoint stands for: written since, and the power may have gone then.

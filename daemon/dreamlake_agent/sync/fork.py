@@ -31,10 +31,10 @@ from dreamlake.wire.marks import Mark
 from dreamlake.wire.names import DREAMLAKE
 from dreamlake.wire.projection import time_of
 from dreamlake.world import processes
-from dreamlake.world.disk import REAL_DISK, Disk, replace_file, sync_folder
+from dreamlake.world.disk import REAL_DISK, sync_folder
 from dreamlake_agent.remote.source import OtherBytes, Source
 from dreamlake_agent.repair import repair
-from dreamlake_agent.store.owner import OwnedElsewhere, acquire, release
+from dreamlake_agent.store.owner import OwnedElsewhere, Owner, acquire, release
 
 Shared = dict[str, tuple[int, Mark]]
 
@@ -55,23 +55,24 @@ def fork(path: str, lake: Lake) -> Base:
     at = REAL_DISK.root(path)
     try:
         try:
-            owner = acquire(REAL_DISK, at, who)
+            owner = acquire(REAL_DISK, at, who, secrets.token_hex(8))
         except OwnedElsewhere as error:
             raise CannotFork(
                 f"{path} belongs to a live agent (pid {error.record.get('pid')} on {error.record.get('host')}); end "
                 "what writes into it, wait until the agent has let it go, and try again"
             ) from None
         try:
-            base = _fork(REAL_DISK, at, path, lake)
+            base = _fork(owner, path, lake)
         finally:
-            release(REAL_DISK, owner, who)
+            release(owner, who)
     finally:
         REAL_DISK.close(at)
     repair(path, lambda _text: None)  # the views say which session it is
     return base
 
 
-def _fork(disk: Disk, at: int, path: str, lake: Lake) -> Base:
+def _fork(owner: Owner, path: str, lake: Lake) -> Base:
+    disk, at = owner.disk, owner.at
     checkpoint = read_checkpoint(disk, at)
     commits = read_commits(disk, at, checkpoint.origin) if checkpoint else None
     if checkpoint is None or (commits is not None and commits.next_seq > checkpoint.seq):
@@ -84,23 +85,23 @@ def _fork(disk: Disk, at: int, path: str, lake: Lake) -> Base:
     finally:
         source.close()
     after = Base(shared, origins, before.elsewhere)
-    _change(disk, at, checkpoint, before, secrets.token_hex(16), after)
+    _change(owner, checkpoint, before, secrets.token_hex(16), after)
     return after
 
 
-def _change(disk: Disk, at: int, checkpoint: Checkpoint, before: Base, origin: str, after: Base) -> None:
+def _change(owner: Owner, checkpoint: Checkpoint, before: Base, origin: str, after: Base) -> None:
     """The order is docs/disk.md §5's. Without ``origin`` and ``commits.log`` a directory is what its checkpoint says,
     and the next owner makes them again."""
-    replace_file(disk, BASE, encode_base(before, (origin, after)), at, durable=True)
+    owner.replace(BASE, encode_base(before, (origin, after)), durable=True)
     for name in (ORIGIN, COMMITS):
         try:
-            disk.unlink(name, at)
+            owner.disk.unlink(name, owner.at)
         except FileNotFoundError:
             pass
-    sync_folder(disk, DREAMLAKE, at)
-    replace_file(disk, CHECKPOINT, encode_checkpoint(replace(checkpoint, origin=origin)), at, durable=True)
-    replace_file(disk, ORIGIN, origin.encode() + b"\n", at, durable=True)
-    replace_file(disk, BASE, encode_base(after), at, durable=True)
+    sync_folder(owner.disk, DREAMLAKE, owner.at)
+    owner.replace(CHECKPOINT, encode_checkpoint(replace(checkpoint, origin=origin)), durable=True)
+    owner.replace(ORIGIN, origin.encode() + b"\n", durable=True)
+    owner.replace(BASE, encode_base(after), durable=True)
 
 
 # ── what is shared ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from dreamlake import config
 from dreamlake.errors import DreamlakeError
 from dreamlake.reader.commits import CHECKPOINT
+from dreamlake.reader.owners import owner_of
 from dreamlake.reader.segments import JOURNALS
-from dreamlake.reader.session import owner_of
 from dreamlake.reader.spools import Spooled, is_marker
 from dreamlake.reader.verify import is_session, sessions_below
 from dreamlake.remote.credentials import Credentials

@@ -1,0 +1,186 @@
+"""Takeover: a directory whose owner may still write is made another agent's (docs/decisions/0025-epochs.md).
+
+That owner cannot be stopped: it may be paused on another node, and go on in an hour. So what it has open must not be
+what the directory's names lead to. In this order: an epoch of our own; the end of all before it, so that none of their
+renames comes to anything; copies of the logs and of ``commits.log`` in the place of those that they have open; another
+file to lock. Whoever opens the directory next recovers it as after any death.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dreamlake.reader.baseline import track_names
+from dreamlake.reader.commits import COMMITS, LogMark, read_checkpoint
+from dreamlake.reader.owners import OWNER, last_word
+from dreamlake.reader.segments import JOURNALS
+from dreamlake.wire import codec
+from dreamlake.wire.state import HISTORIES, LOGS_LOG, data_log
+from dreamlake.world.disk import (
+    NEW,
+    READ,
+    READ_APPEND,
+    Disk,
+    begin_locked,
+    folders_above,
+    sync_folder,
+    try_lock,
+)
+from dreamlake_agent.store.owner import (
+    Beat,
+    OwnedElsewhere,
+    Owner,
+    _line,
+    beat_of,
+    claim,
+    end,
+    fence,
+    release,
+    see_all,
+)
+
+_CHUNK_BYTES = 1 << 20
+
+
+class NotYet(OSError):
+    """This node does not see yet all that the checkpoint stands for: its caches are older."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EAGAIN, "not all that the checkpoint stands for can be seen here yet", path)
+
+
+def take_over(
+    disk: Disk,
+    path: str,
+    who: dict[str, Any],
+    nonce: str,
+    *,
+    seen: Beat | None = None,
+    say: Callable[[int], None] = lambda _bytes: None,
+    whatever: bool = False,
+) -> int:
+    """Make the session directory at ``path`` nobody's, whoever owns it; returns the epoch in which that was done.
+
+    ``seen``: only if its lock is free and its owner has not shown that it lives since this beat; else
+    :class:`~dreamlake_agent.store.owner.OwnedElsewhere`. ``say`` hears how many bytes were copied, piece by piece.
+    ``whatever``: also when logs are not what the checkpoint says, as somebody may have edited them. Raises
+    :class:`NotYet` when that is so, and :class:`OSError`; whoever tries again begins anew.
+    """
+    at = disk.root(path)
+    try:
+        record = last_word(disk, at) or {}
+        if seen is not None and (beat_of(record) != seen or record.get("released") or not _is_free(disk, at)):
+            raise OwnedElsewhere(record)
+        owner = claim(disk, at, who, nonce, record, renews=True)
+        owner.distrust = bool(record.get("distrust"))
+        fence(owner)
+        see_all(disk, JOURNALS, at, nonce)
+        renew(owner, who, nonce, say, whatever=whatever)
+        owner.renews = False
+        owner.fd = begin_locked(disk, OWNER, owner.path(f"{OWNER}.tmp"), _line(owner.record(who)), at)
+        sync_folder(disk, ".dreamlake", at)
+        release(owner, who)
+        return owner.epoch
+    finally:
+        disk.close(at)
+
+
+def _is_free(disk: Disk, at: int) -> bool:
+    try:
+        fd = disk.open(OWNER, READ_APPEND, at)
+    except FileNotFoundError:
+        return True
+    try:
+        return try_lock(disk, fd) is True
+    finally:
+        disk.close(fd)
+
+
+def renew(
+    owner: Owner,
+    who: dict[str, Any],
+    nonce: str,
+    say: Callable[[int], None],
+    *,
+    whatever: bool,
+) -> None:
+    """Put a copy in the place of every file that an owner appends to."""
+    disk, at = owner.disk, owner.at
+    try:
+        checkpoint = read_checkpoint(disk, at)
+    except codec.Damaged:
+        checkpoint = None
+    marks = checkpoint.logs if checkpoint else {}
+    folders = set[str]()
+    for log in _appended(disk, at, nonce):
+        if _copy(owner, log, marks.get(log), say, whatever=whatever):
+            folders.update(folders_above(log))
+            owner.beat(who)
+    for log, mark in marks.items():
+        if mark.size and not whatever and not _is_there(disk, log, at):
+            raise NotYet(log)
+    for folder in sorted(folders):
+        sync_folder(disk, folder, at)
+
+
+def _is_there(disk: Disk, path: str, at: int) -> bool:
+    try:
+        disk.stat(path, at)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _appended(disk: Disk, at: int, nonce: str) -> Iterator[str]:
+    for folder in (".dreamlake", "logs", "tracks"):
+        if _is_there(disk, folder, at):
+            see_all(disk, folder, at, nonce)
+    yield from (*HISTORIES, LOGS_LOG, COMMITS)
+    yield from map(data_log, track_names(disk, at))
+
+
+def _copy(
+    owner: Owner,
+    log: str,
+    mark: LogMark | None,
+    say: Callable[[int], None],
+    *,
+    whatever: bool,
+) -> bool:
+    disk, at = owner.disk, owner.at
+    try:
+        source = disk.open(log, READ, at)
+    except FileNotFoundError:
+        return False
+    temp = f"{owner.path(log)}.tmp"
+    try:
+        target = disk.open(temp, READ_APPEND | NEW, at)
+        try:
+            disk.copy(source, target)
+            if mark is not None and not whatever and _checksum(disk, target, mark.size, say) != mark.crc:
+                raise NotYet(log)
+            disk.fsync(target)
+        finally:
+            disk.close(target)
+    finally:
+        disk.close(source)
+    disk.rename(temp, log, at)
+    return True
+
+
+def _checksum(disk: Disk, fd: int, size: int, say: Callable[[int], None]) -> int | None:
+    """The CRC-32 of the first ``size`` bytes; None where there are fewer."""
+    crc = offset = 0
+    while offset < size:
+        chunk = disk.pread(fd, min(_CHUNK_BYTES, size - offset), offset)
+        if not chunk:
+            return None
+        crc, offset = zlib.crc32(chunk, crc), offset + len(chunk)
+        say(len(chunk))
+    return crc
+
+
+__all__ = ["NotYet", "end", "take_over"]
