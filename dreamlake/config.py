@@ -7,6 +7,7 @@
 ``DREAMLAKE_STRICT``       ``1``: a call that could not be kept raises :class:`~dreamlake.errors.JournalLost`
 ``DREAMLAKE_BACKLOG``      bytes that may wait to be sent before there is a warning, ``500M`` or ``10G`` (the default)
 ``DREAMLAKE_DISK_FREE``    free bytes of a disk below which there is a warning (default: 1 GiB, or a twentieth of it)
+``DREAMLAKE_GONE``         seconds without a sign of life after which an owner on another node is gone (default 90)
 ``DREAMLAKE_LAG``          seconds that the agent may be behind the journals before there is a warning (default 60)
 ``DREAMLAKE_METRICS``      where the agent shows metrics and health: the path of a Unix socket, or a port of 127.0.0.1
 ``DREAMLAKE_API_KEY``      the token for servers, where a session gives none
@@ -53,6 +54,7 @@ CHECKPOINT_BYTES = 32 << 20  # and after so many journal bytes: what a recovery 
 REGISTRY_SECONDS = 2.0  # what clients without an agent have put into the registry is looked at this often,
 ORPHANS_SECONDS = 30.0  # and what another agent had and did not let go
 SCAN_SECONDS = 1.0  # journals/ of an owned directory is looked at this often
+BEATS = 6  # at least, in the time after which one is gone
 BEAT_SECONDS = 10.0  # an owner, and a client whom no agent hears, show this often that they live
 # Without a sign of life for so long, somebody on another node is gone, when its lock agrees; DREAMLAKE_GONE. Longer
 # than any attribute cache keeps what it has seen (acregmax and acdirmax of NFS: 60 s).
@@ -245,7 +247,7 @@ def gone_seconds() -> float:
 def beat_seconds() -> float:
     """How often an owner, and a client whom no agent hears, show that they live: several times in
     :func:`gone_seconds`."""
-    return min(BEAT_SECONDS, gone_seconds() / 6)
+    return min(BEAT_SECONDS, gone_seconds() / BEATS)
 
 
 def _seconds(name: str, otherwise: float) -> float:

@@ -55,7 +55,9 @@ class Case:
 
     @property
     def owner(self) -> str:
-        return f"pid {self.record.get('pid')} on {self.record.get('host')}"
+        if self.record.get("host") is None:
+            return "one that has not said who it is"
+        return f"pid {self.record.get('pid')} on {self.record['host']}"
 
     @property
     def epoch(self) -> int:

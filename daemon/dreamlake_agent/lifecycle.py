@@ -121,7 +121,7 @@ def run(folder: str, lock_fd: int, ready: Any, service: Service | None = None) -
         "version": dreamlake.__version__,
     }
     settings = Settings()
-    core = Agent(os.urandom(8), settings.thresholds, dreamlake.__version__)
+    core = Agent(os.urandom(8), settings.thresholds, dreamlake.__version__, settings.gone_seconds)
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     workers = ThreadWorkers(hub.wake)
     registry = Registry(os.path.join(state, "directories"))

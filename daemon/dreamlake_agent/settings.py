@@ -27,6 +27,7 @@ class Settings:
             backlog_bytes=self._read("DREAMLAKE_BACKLOG", config.backlog_bytes, config.BACKLOG_BYTES),
             lag_seconds=self._read("DREAMLAKE_LAG", config.lag_seconds, config.LAG_SECONDS),
         )
+        self.gone_seconds = self._read("DREAMLAKE_GONE", config.gone_seconds, config.GONE_SECONDS)
         self.spool = os.environ.get("DREAMLAKE_SPOOL") or None  # of clients that come; its disk is looked at
         self.metrics = self._read("DREAMLAKE_METRICS", config.metrics, None)
 

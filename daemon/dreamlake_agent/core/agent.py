@@ -35,7 +35,6 @@ class Agent:
         thresholds: Thresholds | None = None,
         version: str = "unknown",
         gone_seconds: float = config.GONE_SECONDS,
-        beat_seconds: float = config.BEAT_SECONDS,
     ) -> None:
         self.incarnation = incarnation
         self.version = version
@@ -48,7 +47,7 @@ class Agent:
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
         self._owners, self._signs = Owners(gone_seconds), Signs(gone_seconds)
-        self._beat_seconds = beat_seconds
+        self._beat_seconds = min(config.BEAT_SECONDS, gone_seconds / config.BEATS)
         self.uploads = Uploads()
         self.watch = Watch(thresholds)
         self.counts = Counts()
@@ -482,6 +481,8 @@ class Agent:
                 yield from self._look_after(session, client)
             elif client.id in session.held and not client.stands:
                 yield from self._turn_away(session, client)
+            elif client.foreign and client.stands:  # it has closed its journal itself, and left what it had captured
+                yield do.DropJournal(session.key, client.id)
             elif client.peer is None or self._now - client.heard > config.HEARD_SECONDS:
                 self._forget(session, client)
         yield from self._welcome_held(session)

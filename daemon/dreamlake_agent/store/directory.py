@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dreamlake import config
 from dreamlake.journal import Journal as OwnJournal
 from dreamlake.reader.baseline import DamagedView
 from dreamlake.reader.commits import (
@@ -424,15 +425,24 @@ class Directory:
             self.disk.close(fd)
 
     def _clear_torn(self) -> None:
-        """Drop the segments that never became one: their process died, or the power went, before they held anything."""
+        """Drop the segments that never became one: their process died, or the power went, before they held anything. Not
+        at once: of a file that another node has just begun, its name may be seen before its bytes."""
         whole = {segment.path for segments in self.segments.values() for segment in segments}
         for name in self.disk.listdir(JOURNALS, self.at):
             path = f"{JOURNALS}/{name}"
-            if path not in whole and is_torn(self.disk, self.at, name) and self._is_free(path):
+            if path not in whole and is_torn(self.disk, self.at, name) and self._is_left(path):
                 self._set_aside(path, 0)
         for name in self.disk.litter:
-            if self._is_free(f"{JOURNALS}/{name}"):
+            if self._is_left(f"{JOURNALS}/{name}") if name.endswith(UNNAMED) else self._is_free(f"{JOURNALS}/{name}"):
                 self._clear_marker(name)
+
+    def _is_left(self, path: str) -> bool:
+        """Whether nobody has it open, and it has been as it is for longer than other nodes' bytes are on their way."""
+        try:
+            age = self.owner.beaten_ns - self.disk.stat(path, self.at).mtime_ns
+        except FileNotFoundError:
+            return False
+        return age >= config.GONE_SECONDS * 1e9 and self._is_free(path)
 
     def _clear_marker(self, name: str) -> None:
         found = self.state.clients.get(name[:32])

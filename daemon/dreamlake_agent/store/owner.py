@@ -164,7 +164,8 @@ def acquire(disk: Disk, at: int, who: dict[str, Any], nonce: str, verdict: Verdi
     disk.mkdirs(JOURNALS, at)
     with _locked(disk, at) as (fd, is_locked):
         record = last_word(disk, at)
-        if record is not None and not is_free(record, who, verdict, is_locked=is_locked):
+        if is_locked is False or (record is not None and not is_free(record, who, verdict, is_locked=is_locked)):
+            record = record or {}
             gone = is_locked is True and not processes.is_here(record, who)
             raise OwnedElsewhere(record, may_be_gone=gone)
         if record is not None and record.get("renews") and not record.get("released"):
@@ -183,10 +184,8 @@ def acquire(disk: Disk, at: int, who: dict[str, Any], nonce: str, verdict: Verdi
 
 
 def is_free(record: dict[str, Any], who: dict[str, Any], verdict: Verdict, *, is_locked: bool | None) -> bool:
-    """Whether nobody owns the directory that was owned as ``record`` says. ``is_locked``: whether we have its lock now,
-    None where there are none."""
-    if is_locked is False:
-        return False
+    """Whether nobody owns the directory that was owned as ``record`` says. ``is_locked``: we have its lock now; None
+    where there are none."""
     if record.get("released") or not (isinstance(record.get("host"), str) or "node" in record):
         return True  # let go, or about to be: an epoch is never seen without its owner's desk before its end
     if not processes.is_here(record, who):
@@ -241,7 +240,8 @@ def claim(
     except OSError as error:
         with contextlib.suppress(OSError):
             remove_epoch(disk, at, begun)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        # It is there already; or whoever has won has cleared ours away.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise OwnedElsewhere(last_word(disk, at) or {}) from None
         raise
     owner.desk = f"{epoch_path(number)}/{nonce}"
