@@ -7,7 +7,7 @@ import errno
 import os
 from typing import Any
 
-from dreamlake.reader.segments import JOURNALS, UNNAMED, read_segment, segment_path
+from dreamlake.reader.segments import JOURNALS, UNNAMED, begun_path, read_segment, segment_path
 from dreamlake.reader.spools import SPOOL, Marker, encode_marker, marker_path, sync_spool
 from dreamlake.world.disk import CREATE, READ, WRITE, Disk, begin_locked, sync_folder
 
@@ -19,7 +19,7 @@ class Spool:
         """``at`` is the session directory, ``path`` the folder (:func:`dreamlake.config.spool_folder`). Raises
         :class:`OSError`."""
         self._disk, self._at, self.path, self._client = disk, at, path, client
-        self._host = by["host"]
+        self._host, self._by = by["host"], by
         self._marker = -1
         self._synced = False
         self.root = disk.private(path)
@@ -59,7 +59,7 @@ class Spool:
             data = encode_marker(Marker(self._host, self.path, disk.fstat(self.root).ino))
         except UnicodeEncodeError:
             raise OSError(errno.EILSEQ, "its path is not UTF-8", self.path) from None
-        self._marker = begin_locked(disk, path, path + UNNAMED, data, self._at)
+        self._marker = begin_locked(disk, path, begun_path(path, self._by), data, self._at)
 
     def is_gone(self) -> bool:
         """Whether somebody removed the marker (with the directory, as users do)."""
@@ -84,7 +84,7 @@ class Spool:
     def drop_begun(self) -> None:
         """The journal could not be begun here: nothing of it stays."""
         with contextlib.suppress(OSError):
-            self._disk.unlink(segment_path(self._client, 0) + UNNAMED, self.root)
+            self._disk.unlink(begun_path(segment_path(self._client, 0), self._by), self.root)
 
     def close(self) -> None:
         for fd in (self.root, self._marker):

@@ -32,6 +32,7 @@ from dreamlake.reader.segments import (
     JOURNALS,
     UNNAMED,
     Segment,
+    begun_of,
     is_torn,
     journals,
     segment_path,
@@ -405,39 +406,49 @@ class Directory:
                 self.warnings.append(note)
         return data, after
 
-    def is_locked(self, client: bytes) -> bool:
-        """Whether somebody still has the client's journal open: its writer, or a child of it."""
+    def is_locked(self, client: bytes) -> bool | None:
+        """Whether somebody still has the client's journal open: its writer, or a child of it. None where the file
+        system has no locks."""
         segments = self.segments.get(client)
-        return segments is not None and not self._is_free(segments[-1].path)
+        return self._is_held(segments[-1].path) if segments is not None else False
 
     def is_away(self, client: bytes) -> bool:
         """Whether the client's journal is where it cannot be seen from here, and its writer has its marker open."""
         return client.hex() in self.disk.away and not self._is_free(marker_path(client))
 
     def _is_free(self, path: str) -> bool:
+        return not self._is_held(path)
+
+    def _is_held(self, path: str) -> bool | None:
         try:
             fd = self.disk.open(path, READ_APPEND, self.at)  # NFS locks nothing that is open for reading only
         except FileNotFoundError:
-            return True
+            return False
         try:
-            return try_lock(self.disk, fd) is not False
+            is_mine = try_lock(self.disk, fd)
+            return None if is_mine is None else not is_mine
         finally:
             self.disk.close(fd)
 
     def _clear_torn(self) -> None:
-        """Drop the segments that never became one: their process died, or the power went, before they held anything. Not
-        at once: of a file that another node has just begun, its name may be seen before its bytes."""
+        """Drop the segments that never became one: their process died, or the power went, before they held anything.
+        Not at once: of a file that another node has just begun, its name may be seen before its bytes."""
         whole = {segment.path for segments in self.segments.values() for segment in segments}
         for name in self.disk.listdir(JOURNALS, self.at):
             path = f"{JOURNALS}/{name}"
             if path not in whole and is_torn(self.disk, self.at, name) and self._is_left(path):
                 self._set_aside(path, 0)
         for name in self.disk.litter:
-            if self._is_left(f"{JOURNALS}/{name}") if name.endswith(UNNAMED) else self._is_free(f"{JOURNALS}/{name}"):
+            path = f"{JOURNALS}/{name}"
+            if self._is_left(path) if name.endswith(UNNAMED) else self._is_free(path):
                 self._clear_marker(name)
 
     def _is_left(self, path: str) -> bool:
-        """Whether nobody has it open, and it has been as it is for longer than other nodes' bytes are on their way."""
+        """Whether nobody has it open; and, unless it was begun on this node, it has been as it is for longer than other
+        nodes' bytes are on their way."""
+        begun = begun_of(path)
+        if begun is not None and begun[1] == processes.node(self._who):
+            return self._is_free(path)
         try:
             age = self.owner.beaten_ns - self.disk.stat(path, self.at).mtime_ns
         except FileNotFoundError:
