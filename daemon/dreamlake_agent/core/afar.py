@@ -83,8 +83,9 @@ class Owners:
         self._owned.pop(key, None)
 
     def due(self, now: float) -> Iterator[tuple[Key, str]]:
-        """Those that nobody has looked at for a while."""
+        """Those that nobody has looked at for a while, and those whose owner is gone now unless it has shown itself."""
         for key, owned in list(self._owned.items()):
-            if now - owned.looked >= self._gone_seconds / _LOOKS:
+            gone_at = owned.since + self._gone_seconds
+            if now - owned.looked >= self._gone_seconds / _LOOKS or owned.looked < gone_at <= now:
                 owned.looked = now
                 yield key, owned.path

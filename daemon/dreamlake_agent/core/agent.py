@@ -351,7 +351,8 @@ class Agent:
         if event.beat is not None:
             is_gone = self._owners.is_gone(session.key, session.path, event.beat, self._now, is_locked=event.locked)
             if event.owed or is_gone:
-                text = f"{session.path}: {event.reason}: it is gone, as far as its lock and its beats say; taking over"
+                why = "has shown no sign of life, and its lock is free" if is_gone else "did not finish a takeover"
+                text = f"{session.path} is {event.reason.partition(',')[0]}, which {why}: taking over"
                 yield do.Note("warning", text, {"path": session.path})
                 waited = 0.0 if session.behind_since is None else self._now - session.behind_since
                 yield do.TakeOver(session.key, session.path, event.beat, self._signs.is_gone(waited))
