@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,8 @@ class Reader:
 
     def __init__(self, streams: list[Stream]) -> None:
         self._streams = streams
+        self._heap: list[tuple[Key, Stream]] | None = None  # each stream at its next record
+        self._has_moved = False  # the first of them, since
 
     @classmethod
     async def open(cls, meta: Meta, session_id: str, log: str, cursor: Positions | None = None) -> Reader:
@@ -140,23 +143,34 @@ class Reader:
             self._streams[0].index += count
             return
         while count > 0:
-            stream, others = await self._next()
+            stream, other = await self._next()
             if stream is None:
                 return
             last, remaining = await stream.rest_of_segment()
-            if remaining <= count and all(last < key for key in others):
+            if remaining <= count and (other is None or last < other):
                 await stream.skip_segment()
                 count -= remaining
             else:
                 stream.take()
                 count -= 1
+            self._has_moved = True
 
-    async def _next(self) -> tuple[Stream | None, list[Key]]:
-        keys = [(key, stream) for stream in self._streams if (key := await stream.key()) is not None]
-        if not keys:
-            return None, []
-        key, first = min(keys, key=lambda each: each[0])
-        return first, [other for other, _ in keys if other is not key]
+    async def _next(self) -> tuple[Stream | None, Key | None]:
+        """Whose the next record is, and the key of the first one that is another stream's."""
+        if self._heap is None:
+            self._heap = [(key, stream) for stream in self._streams if (key := await stream.key()) is not None]
+            heapq.heapify(self._heap)
+        elif self._has_moved:
+            stream = self._heap[0][1]
+            key = await stream.key()
+            if key is None:
+                heapq.heappop(self._heap)
+            else:
+                heapq.heapreplace(self._heap, (key, stream))
+        self._has_moved = False
+        if not self._heap:
+            return None, None
+        return self._heap[0][1], min((key for key, _stream in self._heap[1:3]), default=None)
 
     async def records(self) -> AsyncIterator[Record]:
         """Every record from here on."""
@@ -166,9 +180,10 @@ class Reader:
                     yield record
             return
         while True:
-            stream, _ = await self._next()
+            stream, _other = await self._next()
             if stream is None:
                 return
+            self._has_moved = True
             yield stream.take()
 
     @property
@@ -177,6 +192,8 @@ class Reader:
         return {stream.origin: stream.index for stream in self._streams}
 
     async def has_more(self) -> bool:
+        if len(self._streams) == 1:
+            return await self._streams[0].key() is not None
         return (await self._next())[0] is not None
 
 

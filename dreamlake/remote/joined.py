@@ -212,11 +212,9 @@ class Joined:
         }
 
     def _of_rank(self, log: str, ends: dict[str, End], rank: int) -> Iterator[Row]:
-        walk = self._walk_to(log, 0, self._reader.lines(log), ends, use_places=False)
-        while walk.next is not None:
-            row = walk.take()
-            if row.get("rank") == rank:
-                yield row
+        walk = Walk(self._streams(log, self._reader.lines(log), ends, {}))
+        while walk.find(rank) is not None:
+            yield walk.take()
 
     def _stats(self, name: str) -> Row:
         said = self._said_of_tracks()
@@ -263,6 +261,9 @@ class Joined:
         rows, more = self._reader.points(name, start, limit, rank)
         if not rows and limit > 0:
             self._be_sure(f"the points of {name!r} from {start} on")
+        if rows and not ends:
+            with self._others.lock:  # by the next page another one's may be there
+                self._others.places.put((log, rank, rows[-1]["index"] + 1), Place(), Place().size)
         return rows, more
 
     def _asked(self, ask: Callable[[bool], _Answer]) -> _Answer | None:
@@ -283,55 +284,43 @@ class Joined:
         self, log: str, ends: dict[str, End], start: int, limit: int, rank: int | None, use_places: bool
     ) -> tuple[list[Row], bool]:
         lines = self._reader.lines(log)
-        before = 0  # how many of that rank are before the page
-        if len(ends) == 1 and lines.first() is None:
-            # One origin is not joined with anything: its numbers are those of the page.
+        is_one = len(ends) == 1 and lines.first() is None
+        if is_one:  # not joined with anything: its numbers are those of the page
             [(origin, end)] = ends.items()
             walk = Walk([self._there(origin, log, Spot(end.first + start))])
-        elif rank is None:
-            walk = self._walk_to(log, start, lines, ends, use_places)
         else:
-            walk, before = self._walk_to(log, 0, lines, ends, use_places), start
+            walk = self._walk_to(log, rank, start, lines, ends, use_places)
         rows: list[Row] = []
-        last = None
-        # Of one rank it takes the next one to know that there is more.
-        while len(rows) < limit + (rank is not None) and walk.next is not None:
-            last, row = walk.next, walk.take()
-            if rank is not None and row.get("rank") != rank:
-                continue
-            if before:
-                before -= 1
-                continue
-            if walk.is_joined:
-                row["origin"] = last[1]
+        while len(rows) < limit and (at := walk.find(rank)) is not None:
+            row = walk.take()
+            if not is_one:
+                row["origin"] = at[1]
             if isinstance(row.get("data"), dict):
                 jsons.restore(row["data"], row.get("nonfinite"))
             rows.append(row)
-        if rank is not None:
-            return rows[:limit], len(rows) > limit
-        if last is not None and walk.is_joined:
-            place = Place(last, walk.spots())
-            self._others.places.put((log, start + len(rows)), place, place.size)
-        return rows, walk.next is not None
+        if rows and not lines.extra:  # which stand where they are only once they are committed
+            behind = rows[-1]["index"] + 1 - end.first if is_one else start + len(rows)
+            place = Place({self._own or _NOBODY: Spot(), **walk.spots()})
+            self._others.places.put((log, rank, behind), place, place.size)
+        return rows, walk.find(rank) is not None
 
-    def _walk_to(self, log: str, start: int, lines: Lines, ends: dict[str, End], use_places: bool) -> Walk:
-        """From record ``start`` of the joined series on. Where a page has ended before is known, and right as long as
-        nothing has come that belongs before it."""
-        place = self._others.places.get((log, start)) if use_places else None
+    def _walk_to(
+        self, log: str, rank: int | None, start: int, lines: Lines, ends: dict[str, End], use_places: bool
+    ) -> Walk:
+        """From record ``start`` of the joined series on (of those of that rank). Where a page has ended it goes on
+        there, also when something has come meanwhile that belongs before: so pages in a row have each record once."""
+        place = self._others.places.get((log, rank, start)) if use_places else None
+        spots = {} if place is None else place.spots
         own = self._own or _NOBODY
-        if (
-            place is not None
-            and own in place.spots
-            and all(spot.may_be_of(ends[origin].head) for origin, spot in place.spots.items() if origin in ends)
-        ):
-            walk = Walk(self._streams(log, lines, ends, place.spots))
-            if walk.next is None or walk.next > place.last:
-                return walk
+        if spots is None:
+            alone = Walk([Here(own, lines, Spot())])
+            while (at := alone.find(None)) is not None and at[2] < start:
+                alone.take()
+            spots = alone.spots()
+        if own in spots and all(spot.may_be_of(ends[origin].head) for origin, spot in spots.items() if origin in ends):
+            return Walk(self._streams(log, lines, ends, spots))
         walk = Walk(self._streams(log, lines, ends, {}))
-        for _ in range(start):
-            if walk.next is None:
-                break
-            walk.take()
+        walk.skip(start, rank)
         return walk
 
     def _streams(self, log: str, lines: Lines, ends: dict[str, End], spots: dict[str, Spot]) -> list[Stream]:

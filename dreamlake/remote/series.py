@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.reader.lines import Lines
@@ -46,14 +46,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a page has ended: behind the record ``last``, and ``spots`` has every origin's next one."""
+    """Where a page has ended: every origin's next record. None: all of it was the directory's own, and nobody else had
+    any."""
 
-    last: Stamp
-    spots: dict[str, Spot] = field(default_factory=dict)
+    spots: dict[str, Spot] | None = None
 
     @property
     def size(self) -> int:
-        return sum(spot.size for spot in self.spots.values())
+        return sum(spot.size for spot in (self.spots or {}).values()) + 500
 
 
 class Stream(ABC):
@@ -130,24 +130,37 @@ class Walk:
 
     def __init__(self, streams: list[Stream]) -> None:
         self._streams = streams
-        self.is_joined = len(streams) > 1
         self._heap = [(stream.key, stream) for stream in streams if stream.advance()]
         heapq.heapify(self._heap)
 
-    @property
-    def next(self) -> Stamp | None:
-        """Where the next record stands; None at the end."""
-        return self._heap[0][0] if self._heap else None
+    def find(self, rank: int | None) -> Stamp | None:
+        """Go to the next record (of that rank), and say where it stands; None at the end."""
+        while self._heap:
+            key, stream = self._heap[0]
+            if rank is None or (stream.row or {}).get("rank") == rank:
+                return key
+            self._advance()
+        return None
 
     def take(self) -> Row:
-        """The next record, under the index that it has in its origin."""
+        """The record that was found, under the index that it has in its origin."""
         key, stream = self._heap[0]
         row = {**(stream.row or {}), "index": key[2]}
+        self._advance()
+        return row
+
+    def skip(self, count: int, rank: int | None) -> None:
+        """Go behind so many records (of that rank)."""
+        while count > 0 and self.find(rank) is not None:
+            self._advance()
+            count -= 1
+
+    def _advance(self) -> None:
+        stream = self._heap[0][1]
         if stream.advance():
             heapq.heapreplace(self._heap, (stream.key, stream))
         else:
             heapq.heappop(self._heap)
-        return row
 
     def spots(self) -> dict[str, Spot]:
         return {stream.origin: stream.spot() for stream in self._streams}

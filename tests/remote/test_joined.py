@@ -423,9 +423,10 @@ def test_a_page_goes_on_where_the_last_one_ended(net: Net, tmp_path: Path) -> No
         net.take()
         assert losses(run.track("train/loss").read(40)) == ["b30", "b31", "b32"]
         assert net.take() == [ORIGINS, RECORDS]
-        pushed(net, "d" * 32, points(1, "early"))  # which belongs before all that: the positions are others now
-        page = run.track("train/loss").read(43)
-        assert losses(page) == ["b32"]
+        pushed(net, "d" * 32, points(1, "early"))  # which belongs before all that, and comes all the same
+        assert losses(run.track("train/loss").read(43)) == ["early0"]
+        assert losses(run.track("train/loss").read(0, 2)) == ["b0", "c0"]
+        assert losses(run.track("train/loss").read(2, 2)) == ["early0", "b1"]
 
 
 def test_a_server_that_was_restored_from_a_backup(net: Net, tmp_path: Path) -> None:
