@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dreamlake import config
+from dreamlake.afar import Afar
 from dreamlake.journal import Journal
+from dreamlake.reader.commits import Checkpoint
 from dreamlake.wire import capabilities, codec, messages, window
 from dreamlake.world.sockets import Line
 
@@ -83,8 +85,17 @@ class Conversation:
     """One journal and the agent that is to have it. Thread-safe where it says so; ``turn`` and ``hear`` are the
     link's."""
 
-    def __init__(self, journal: Journal, hello: dict[str, Any], where: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        hello: dict[str, Any],
+        where: Callable[[], str | None] = lambda: None,
+        afar: Afar | None = None,
+    ) -> None:
         self.journal = journal
+        self.afar = afar
+        self.is_afar = False  # the owner was on another node when last looked at
+        self.is_closed = False  # CLOSE is written
         self.hello = hello
         self._where = where  # the directory's path now: somebody may have moved it
         self.phase = LOOKING
@@ -147,6 +158,14 @@ class Conversation:
         """Whether it was known at ``then`` already that there is no agent, and nothing has changed."""
         return self.no_agent is not None and self.no_agent_since <= then
 
+    def owner_elsewhere(self, now: float) -> dict[str, Any] | None:
+        """Who owns the directory, when that is an agent of another node, and none of this one hears us."""
+        return None if self.afar is None or self.phase == OPEN else self.afar.find_owner(now)
+
+    def is_covered_afar(self) -> bool:
+        """Whether an owner on another node has everything, for good, so that the journal may go."""
+        return self.is_afar and self.is_closed and self.phase != OPEN and self.journal.covered >= self.journal.end
+
     @property
     def unacked(self) -> int:
         return self.journal.end - self.sender.acked
@@ -156,6 +175,10 @@ class Conversation:
     def lacks(self) -> list[str]:
         """What this session needs and the agent that answers is not capable of."""
         return [] if self.agent is None else capabilities.lacking(self.needs, self.agent.can)
+
+    def has_lost_file(self) -> bool:
+        """Whether the journal that is being written has no name any more."""
+        return self.journal.is_gone() if self.afar is None else not self.afar.notice_name()
 
     def is_busy(self) -> bool:
         return bool(self._flushes) or self.unacked > 0 or self.lost != self._lost_said
@@ -189,12 +212,15 @@ class Conversation:
 
     def is_awaited(self) -> bool:
         """Whether somebody waits for the agent right now: a greeting or a flush is under way."""
-        awaited = any(not request.remote for request in list(self._flushes.values()))
-        return self.line is not None and (self.phase == GREETING or awaited)
+        return self.line is not None and (self.phase == GREETING or self._has_flushes())
+
+    def _has_flushes(self) -> bool:
+        return any(not request.remote for request in list(self._flushes.values()))
 
     def turn(self, now: float) -> int:
         """Send what there is to send; returns how many bytes of the journal that were."""
         self._say_when_stuck(now)
+        self._look_afar(now)
         if self.phase == APART and now >= self._apart_until:
             self.phase = LOOKING
         if self.line is None or self.phase not in (GREETING, OPEN):
@@ -216,6 +242,66 @@ class Conversation:
             self._say(messages.HAVE, self.journal.client, self.journal.end, self.lost)
         self._send_flushes(now)
         return sent
+
+    def _look_afar(self, now: float) -> None:
+        """Where the owner is on another node: show it what was written, and see what it has of that."""
+        afar, awaited = self.afar, self._has_flushes()
+        busy = awaited or self.unacked > 0
+        if afar is None or self.phase == OPEN or not afar.is_due(now, busy=busy, awaited=awaited):
+            return
+        afar.show_life(now)
+        self.is_afar = afar.find_owner(now) is not None
+        if not self.is_afar:
+            return
+        if self.journal.spool is not None:
+            self.came_home(now)  # no agent of this node will bring it
+            return
+        try:
+            afar.show(now, awaited=awaited)
+        except OSError as error:
+            self._troubled(now, f"the journal cannot be made durable: {error.strerror or error}")
+        if busy:
+            self.catch_up_afar(now)
+
+    def catch_up_afar(self, now: float) -> None:
+        """Take what the owner on another node says that it has."""
+        if self.afar is None or not self.is_afar:
+            return
+        try:
+            checkpoint = self.afar.read(now)
+            if checkpoint is not None:
+                self._covered_afar(now, checkpoint)
+        except OSError:
+            pass  # looked at again
+
+    def _covered_afar(self, now: float, checkpoint: Checkpoint) -> None:
+        assert self.afar is not None
+        found = self.afar.position(checkpoint, closed=self.is_closed)
+        if found is None or not self._agrees(now, *found):
+            return
+        with self.changed:
+            self.origin = checkpoint.origin
+            if self.sender.on_ack(found[0], self.journal.end):
+                self._stuck, self._stuck_said, self.trouble = None, False, None
+            self.journal.cover(found[0])
+            for request in [each for each in self._flushes.values() if not each.remote and each.end <= found[0]]:
+                self._flushed(now, request.number, None)
+            self.changed.notify_all()
+
+    def _agrees(self, now: float, applied: int, running: int | None) -> bool:
+        """Whether what is said to be applied is what is in the journal up to there."""
+        if applied > self.journal.end:
+            self._troubled(now, "the agent knows more of this journal than was written to it")
+            return False
+        try:
+            mine = self.journal.running_at(applied) if running is not None else None
+        except OSError as error:
+            self._troubled(now, f"the journal cannot be read: {error.strerror or error}")
+            return False
+        if mine is not None and mine != running:
+            self._troubled(now, "what the agent applied under this journal's id is not what is in it")
+            return False
+        return True
 
     def is_silent(self, now: float, seconds: float) -> bool:
         return self.line is not None and self.phase in (GREETING, OPEN) and now - self._heard >= seconds
@@ -273,18 +359,10 @@ class Conversation:
     def _welcome(
         self, now: float, applied: int, running: int, covered: int, credit: int, origin: str, incarnation: bytes
     ) -> None:
-        if applied > self.journal.end:
-            self._troubled(now, "the agent knows more of this journal than was written to it")
-            return
-        try:
-            mine = self.journal.running_at(applied)
-        except OSError as error:
-            self._troubled(now, f"the journal cannot be read: {error.strerror or error}")
-            return
-        if mine is not None and mine != running:
-            self._troubled(now, "what the agent applied under this journal's id is not what is in it")
+        if not self._agrees(now, applied, running):
             return
         self.phase = OPEN
+        self.is_afar = False
         self._tried = None
         self.stopped = False
         self.trouble = None
@@ -359,7 +437,9 @@ class Conversation:
             return
         if self._apart_until == 0.0:
             self.was_apart = True
-            log.warning(
+            level = logging.WARNING if self.owner_elsewhere(now) is None else logging.INFO
+            log.log(
+                level,
                 "dreamlake: %s: %s; every call is kept in its journal until an agent that can see it comes",
                 self.hello["path"],
                 why,

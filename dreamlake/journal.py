@@ -13,15 +13,16 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dreamlake.reader.segments import JOURNALS, UNNAMED, encode_header, segment_path, syncing_path
+from dreamlake.reader.segments import JOURNALS, begun_path, encode_header, segment_path, syncing_path
 from dreamlake.spool import Spool
 from dreamlake.wire import codec
-from dreamlake.world.disk import CREATE, WRITE, Disk, begin_locked, sync_folder
+from dreamlake.world.disk import CREATE, READ, WRITE, Disk, begin_locked, let_go, sync_folder
 
 # A new segment is begun past this, so that what is covered can be unlinked while the rest is written.
 SEGMENT_BYTES = 16 << 20
 # The sender may cut its batches at these places only: every so many bytes the end of a record is written down.
 MARK_BYTES = 64 << 10
+_BEGIN_TRIES = 4  # to begin a segment
 
 
 class JournalFull(OSError):
@@ -179,16 +180,17 @@ class Journal:
         if self._closed:
             raise JournalClosed("the session was closed meanwhile, by another thread: this call was not kept")
         header = encode_header(self.client, self._number, self.end, self.running, self._made, self._by)
-        try:
-            fd = self._named(segment_path(self.client, self._number), header, self._at)
-        except FileNotFoundError:
-            # The agent clears away what the dead have begun, and may have taken us for one before we had the lock.
+        tries = _BEGIN_TRIES
+        while True:
+            tries -= 1
             try:
                 fd = self._named(segment_path(self.client, self._number), header, self._at)
+                break
             except OSError as error:
-                raise JournalFull(error.errno, error.strerror) from error
-        except OSError as error:
-            raise JournalFull(error.errno, error.strerror) from error
+                # The agent clears away what the dead have begun, and may have taken us for one: before we had the lock,
+                # or on a disk whose locks reach no other node.
+                if not isinstance(error, FileNotFoundError) or tries == 0:
+                    raise JournalFull(error.errno, error.strerror) from error
         self._segments.append((self.end, self._number, len(header), fd))
         self._number += 1
         if self.end > self._marks[-1]:
@@ -199,7 +201,7 @@ class Journal:
 
     def _named(self, path: str, header: bytes, at: int) -> int:
         """A segment with its header: the lock is how the agent knows that somebody writes it."""
-        return begin_locked(self._disk, path, path + UNNAMED, header, at)
+        return begin_locked(self._disk, path, begun_path(path, self._by), header, at)
 
     # ── for the link ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,7 +259,7 @@ class Journal:
             if known > 0:
                 del self._marks[:known], self._mark_running[:known]
         for _base, number, _start, fd in dropped:
-            self._disk.close(fd)
+            let_go(self._disk, fd)
             self._unlink(number, self._at)
 
     def is_gone(self) -> bool:
@@ -265,8 +267,21 @@ class Journal:
         fd = self._segments[-1][3]
         try:
             return self._disk.fstat(fd).nlink == 0 or (self.spool is not None and self.spool.is_gone())
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.ESTALE  # removed on another node
+
+    def touch(self) -> None:
+        """Give the file that is being written the present time: somebody on another node sees that its writer lives.
+        By its name, so that a disk that hangs holds up no call."""
+        with self.lock:
+            if self._closed:
+                return
+            number = self._segments[-1][1]
+        fd = self._disk.open(segment_path(self.client, number), READ, self._at)
+        try:
+            self._disk.touch(fd)
+        finally:
+            self._disk.close(fd)
 
     def sync(self) -> None:
         """Make everything appended so far survive power loss: one fsync of each segment, one of the folder.
@@ -344,7 +359,7 @@ class Journal:
         """Let go. The files stay for the agent, unless a checkpoint ``covered`` them."""
         with self.lock:
             for _base, number, _start, fd in self._segments:
-                self._disk.close(fd)
+                let_go(self._disk, fd)
                 if covered:
                     self._unlink(number, self._at)
             self._segments.clear()

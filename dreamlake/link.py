@@ -52,8 +52,10 @@ class Switchboard:
                 self._hear(frames, now)
             self._check_silence(endpoint, line, now)
         for conversation in list(self.conversations.values()):
-            if conversation.gone or (conversation.is_busy() and conversation.journal.is_gone()):
-                self._begin_anew(conversation, now)
+            if conversation.gone or (conversation.is_busy() and conversation.has_lost_file()):
+                conversation.catch_up_afar(now)  # what an owner elsewhere has of it is not to be written again
+                if conversation.gone or conversation.is_busy():
+                    self._begin_anew(conversation, now)
                 continue
             if conversation.wants_line():
                 self._look(conversation, now)

@@ -285,7 +285,7 @@ class Session:
     def _wait_for_agent(self) -> None:
         writer = self._writer
         assert writer is not None
-        ready = writer.flush(config.OPEN_SECONDS, patient=False)
+        ready = writer.flush(config.OPEN_SECONDS, patient=False, afar=False)
         conversation = writer.conversation
         if conversation.damaged is not None:
             self._let_go()
@@ -296,6 +296,10 @@ class Session:
             )
             with contextlib.suppress(OSError):
                 Registry().add(conversation.hello["path"])
+            owner = writer.owner_elsewhere()
+            if owner is not None:
+                log.info("dreamlake: the agent on %s keeps %s, and reads our journal there", owner["host"], self._path)
+                return
             if conversation.was_apart:
                 return  # that was the word
             log.warning(
@@ -324,10 +328,11 @@ class Session:
             if not self._sealed:
                 writer.put(ops.CLOSE, state, error)
             if not writer.flush(seconds, patient=False):
-                _say(
-                    f"dreamlake: no agent took everything within {seconds:.0f} s; "
-                    f"it is safe in {writer.journals}, and the next agent applies it"
-                )
+                owner = writer.owner_elsewhere()
+                who, then = "no agent took everything", "the next agent applies it"
+                if owner is not None:
+                    who, then = f"the agent on {owner['host']} has not got everything", "it is applied from there"
+                _say(f"dreamlake: {who} within {seconds:.0f} s; it is safe in {writer.journals}, and {then}")
             if writer.lost:
                 _say(f"dreamlake: {writer.lost} calls could not be kept in {self._path} (see the warning above)")
             self._let_go()
@@ -372,15 +377,10 @@ class Session:
         if durable:
             writer.sync()
             # That was the promise. With an agent, its commit is made durable too, so that the indexes stay as they are.
-            writer.flush(timeout, durable=True, patient=False)
+            writer.flush(timeout, durable=True, patient=False, afar=False)
             return
         if not writer.flush(timeout):
-            conversation = writer.conversation
-            why = conversation.trouble or conversation.no_agent or f"no answer within {timeout:.0f} s"
-            raise AgentUnavailable(
-                f"no agent has committed the operations: {why}. They are in {writer.journals}; "
-                "`dreamlake agent status` says more"
-            )
+            raise AgentUnavailable(_why_unflushed(writer, timeout))
 
     def sync(self, timeout: float | None = None) -> None:
         """Wait until everything this process wrote, and the files it uploaded, are on the server.
@@ -448,7 +448,7 @@ class Session:
     def _reader(self, *, hashed: bool = False) -> SessionReader:
         """The directory for reading, this process's own writes included."""
         if self._writer is not None:
-            self._writer.flush(config.FLUSH_SECONDS, hashed=hashed, patient=False)
+            self._writer.flush(config.FLUSH_SECONDS, hashed=hashed, patient=False, afar=False)
         return SessionReader(self._path)
 
     def _joined(self, reader: SessionReader) -> Joined | None:
@@ -524,6 +524,24 @@ class Session:
         """The older spelling of :meth:`files`: ``session.file(file_path="model.pth", prefix="/models").save()``."""
         self._check_open()
         return FileBuilder(self, file_path, prefix, description, tags, metadata, file_id, dest_path)
+
+
+def _why_unflushed(writer: Writer, timeout: float) -> str:
+    owner, conversation = writer.owner_elsewhere(), writer.conversation
+    if owner is None:
+        why = conversation.trouble or conversation.no_agent or f"no answer within {timeout:.0f} s"
+        return (
+            f"no agent has committed the operations: {why}. They are in {writer.journals}; "
+            "`dreamlake agent status` says more"
+        )
+    silence = writer.silence()
+    why = conversation.trouble or "it is behind, or does not see them yet"
+    if silence is not None:
+        why = f"no sign of life for {silence:.0f} s; if it is gone, run `dreamlake agent takeover {writer.path}`"
+    return (
+        f"the agent that owns the session, on {owner['host']}, has not committed the operations within "
+        f"{timeout:.0f} s: {why}. They are in {writer.journals}"
+    )
 
 
 def _stored_views(at: int) -> dict[str, Any]:

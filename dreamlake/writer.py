@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dreamlake import __version__, config
+from dreamlake.afar import Afar
 from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
@@ -134,6 +135,7 @@ class Writer:
         # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
         self.captured: list[tuple[int, str, str]] = []
         self._warned = self._abandoned = False
+        self._sync_lock = threading.RLock()
         self._carry_tries = 0
         self._clock = process.wall_ns
         self._begin()
@@ -171,7 +173,8 @@ class Writer:
         }
         if self._key is not None:
             hello["key"] = self._key
-        conversation = Conversation(journal, hello, lambda: process.path_of(at))
+        afar = Afar(disk, at, journal, self._by, self.sync)
+        conversation = Conversation(journal, hello, lambda: process.path_of(at), afar)
         conversation.lost = self.lost
         conversation.come_home = self._come_home
         if self._opening.get("rank") is not None:
@@ -250,10 +253,13 @@ class Writer:
                 if journal is not self.journal:
                     continue
                 try:
-                    return journal.put(journal.pack((kind, self._clock() if time is None else time, *values)))
+                    end = journal.put(journal.pack((kind, self._clock() if time is None else time, *values)))
                 except JournalFull as error:
                     self._lose(error)
                     return None
+                if kind == ops.CLOSE:
+                    self.conversation.is_closed = True
+                return end
 
     def point(self, track: str, data: bytes, nonfinite: list[str] | None) -> tuple[int, int | None]:
         """Keep one point; returns (ordinal, end in the journal)."""
@@ -319,16 +325,17 @@ class Writer:
         loss.
 
         Raises :class:`OSError` when the disk cannot say so."""
-        with self.journal.lock:
-            captured, self.captured = self.captured, []
-        try:
-            for each in captured:
-                self._sync_file(each)
-            self.journal.sync()
-            self._sync_names()
-        except OSError:
-            self.captured += captured
-            raise
+        with self._sync_lock:  # the link does so as well, for an owner on another node
+            with self.journal.lock:
+                captured, self.captured = self.captured, []
+            try:
+                for each in captured:
+                    self._sync_file(each)
+                self.journal.sync()
+                self._sync_names()
+            except OSError:
+                self.captured += captured
+                raise
 
     def _sync_names(self) -> None:
         """Once: the session's folder and its workspace's, by name, in the folders above: we may have made them."""
@@ -376,31 +383,53 @@ class Writer:
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def flush(self, seconds: float, *, durable: bool = False, hashed: bool = False, patient: bool = True) -> bool:
+    def flush(
+        self, seconds: float, *, durable: bool = False, hashed: bool = False, patient: bool = True, afar: bool = True
+    ) -> bool:
         """Wait until everything written so far is committed and shown; False when no agent did it in time.
 
-        Not ``patient``: also ends when there has been no agent for a while and none is to be had.
+        Not ``patient``: also ends when there has been no agent for a while and none is to be had. Not ``afar``: also
+        when the agent that owns the directory is on another node, which takes seconds.
         """
-        return self._awaited(seconds, patient=patient, durable=durable, hashed=hashed) is not None
+        return self._awaited(seconds, patient=patient, afar=afar, durable=durable, hashed=hashed) is not None
+
+    def owner_elsewhere(self) -> dict[str, Any] | None:
+        """Who owns the directory, when that is an agent of another node, and none of this one hears us."""
+        return self.conversation.owner_elsewhere(time.monotonic())
+
+    def silence(self) -> float | None:
+        """How long an owner on another node has given no sign of life, in seconds; None while it gives them."""
+        afar = self.conversation.afar
+        return afar.silence(time.monotonic()) if afar is not None else None
 
     def wait_for_servers(self, seconds: float) -> tuple[bool, str | None]:
         """Wait until everything written so far is on every server; whether it is, or what else there is to say of
         it."""
-        request = self._awaited(seconds, patient=False, remote=True)
+        request = self._awaited(seconds, patient=False, afar=False, remote=True)
         if request is not None:
             return request.problem is None, request.problem
         conversation = self.conversation
         if conversation.damaged is not None:
             return False, conversation.damaged
+        owner = self.owner_elsewhere()
+        if owner is not None:
+            return False, f"the agent that owns the session, on {owner['host']}, sends it, and says nothing of it here"
         if conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
             return False, f"there is no agent: {conversation.no_agent}"
         return False, conversation.behind
 
-    def _awaited(self, seconds: float, *, patient: bool, **asked: bool) -> FlushRequest | None:
+    def _gives_up(self, conversation: Conversation, patient: bool, afar: bool) -> bool:
+        if (patient and afar) or not conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
+            return False
+        return not (patient if self.owner_elsewhere() is None else afar)
+
+    def _awaited(self, seconds: float, *, patient: bool, afar: bool, **asked: bool) -> FlushRequest | None:
         """What was asked for, done; None when it was not in time."""
         deadline = time.monotonic() + seconds
         while True:
             conversation = self.conversation
+            if not afar and conversation.is_afar and self._gives_up(conversation, patient, afar):
+                return None
             request = conversation.request_flush(**asked)
             link_thread().wake()
             look = 0.0
@@ -411,7 +440,7 @@ class Writer:
                     if conversation.damaged is not None or time.monotonic() >= deadline:
                         return None
                     # One that was stopped may come back (`dreamlake agent restart`); a failed start is tried again.
-                    if not patient and conversation.has_no_agent_since(time.monotonic() - config.HOPE_SECONDS):
+                    if self._gives_up(conversation, patient, afar):
                         return None
                 else:
                     return request
@@ -430,12 +459,18 @@ class Writer:
         found = conversation.index_of(track, ordinal)
         if found is not None:
             return found
-        self.flush(seconds)
+        self.flush(seconds, afar=False)
         found = conversation.index_of(track, ordinal)
         if found is not None:
             return found
         if conversation.refused:
             raise RuntimeError(f"the agent refused this call: {conversation.refused[-1]}")
+        owner = self.owner_elsewhere()
+        if owner is not None:
+            raise AgentUnavailable(
+                f"only the agent that owns the session, on {owner['host']}, knows which index this point is given; the "
+                "point is in the journal, and read() shows it"
+            )
         raise AgentUnavailable(
             f"no agent has said within {seconds:.0f} s which index this point was given; the point is in the journal"
         )
@@ -481,7 +516,7 @@ class Writer:
     def close(self) -> None:
         _writers.pop(self.conversation, None)
         self._process.link().remove(self.conversation)
-        self.journal.close()
+        self.journal.close(covered=self.conversation.is_covered_afar())
         self._disk.close(self.at)
 
     def abandon(self) -> None:

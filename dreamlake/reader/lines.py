@@ -2,7 +2,8 @@
 
 The writer may be in the middle of a line, the file system may show zeros where bytes will be, and a directory of 0.2.x
 may hold half a line glued to the next one. A line counts when it ends in a newline; one that is not JSON is passed
-over and counted in ``skipped``.
+over and counted in ``skipped``. A row is JSON, which has no zeros in it, so a hole takes the rows that it touches and
+no others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dreamlake.reader.late import Patience, is_stale
 from dreamlake.wire import jsons
 from dreamlake.wire.apply import LINE_BYTES_MAX
 from dreamlake.world.disk import READ, Disk
@@ -19,6 +21,10 @@ from dreamlake.world.disk import READ, Disk
 _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
 _SEARCH_ABOVE_BYTES = 256 << 10
+_TAIL_BYTES = 64 << 10
+# Of one line that has zeros in it, so many bytes are read; behind more of them nothing is.
+_HOLE_BYTES_MAX = 64 << 20
+_SHORTER = "is shorter than the %d bytes that its checkpoint says"
 _NUMBERED = re.compile(rb'^\{"(?:index|sequenceNumber)":\d+,')
 _RANK_AT_END = re.compile(rb',"rank":-?\d+\}\Z')
 _RANK_OF_CLIENT = re.compile(rb'\A(\{(?:"op":"[a-z]+",)?"time":"[^"]*","client":"[0-9a-f]{32}"),"rank":-?\d+')
@@ -39,7 +45,8 @@ def unnumbered(line: bytes) -> bytes:
 
 @dataclass
 class Lines:
-    """The rows of one log: the file up to ``size``, then ``extra``, rows that are in journals only."""
+    """The rows of one log: the file up to ``size``, then ``extra``, rows that are in journals only. ``patience``: it is
+    written on another node, and what ``size`` says or the lines behind it promise may be seen later."""
 
     disk: Disk
     at: int
@@ -47,31 +54,74 @@ class Lines:
     size: int | None = None
     extra: list[bytes] = field(default_factory=list)
     skipped: int = 0
+    patience: Patience | None = None
 
     def raw(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes]]:
         """(offset, line without its newline) of every whole line from ``start``, which is the start of a line;
         ``unended``: and of what follows the last newline, if anything does."""
+        for offset, line, _ended in self._scan(start, unended):
+            yield offset, line
+
+    def _scan(self, start: int, unended: bool) -> Iterator[tuple[int, bytes, bool]]:
+        offset, rest, gap = start, b"", 0  # of the line that is being read: where it begins, and what it is so far
+        fd = self._open()
         try:
-            fd = self.disk.open(self.log, READ, self.at)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            offset, rest = start, b""
-            while True:
-                want = _CHUNK_BYTES if self.size is None else min(_CHUNK_BYTES, self.size - offset - len(rest))
-                chunk = self.disk.pread(fd, want, offset + len(rest)) if want > 0 else b""
+            while fd >= 0:
+                at = offset + gap + len(rest)
+                want = _CHUNK_BYTES if self.size is None else min(_CHUNK_BYTES, self.size - at)
+                try:
+                    chunk = self.disk.pread(fd, want, at) if want > 0 else b""
+                except OSError as error:
+                    if not is_stale(error) or not self._again("was replaced while it was read"):
+                        raise
+                    late = True
+                else:
+                    late = self.patience is not None and self._is_late(rest, chunk, want)
+                if late:
+                    rest, gap = b"", 0
+                    self.disk.close(fd)
+                    fd = -1
+                    fd = self._open()
+                    continue
                 if not chunk:
                     if rest and unended:
-                        yield offset, rest
+                        yield offset, rest, False
                     return
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
-                    yield offset, line
-                    offset += len(line) + 1
-                if len(rest) > LINE_BYTES_MAX:
-                    return
+                    yield offset, line, True
+                    offset += len(line) + 1 + gap
+                    gap = 0
+                if len(rest) > _CHUNK_BYTES:
+                    rest, left_out = _without_hole(rest)
+                    gap += left_out
+                    if len(rest) > LINE_BYTES_MAX or gap > _HOLE_BYTES_MAX:
+                        return
         finally:
-            self.disk.close(fd)
+            if fd >= 0:
+                self.disk.close(fd)
+
+    def _open(self) -> int:
+        """A descriptor; -1 when the log is not there."""
+        try:
+            return self.disk.open(self.log, READ, self.at)
+        except (FileNotFoundError, NotADirectoryError):
+            if self.size and self._again("is not there"):
+                return self._open()
+            return -1
+
+    def _is_late(self, rest: bytes, chunk: bytes, want: int) -> bool:
+        """Whether something is missing that is known to be there, and may be seen when the log is opened again."""
+        if self.size is not None:
+            if want > 0 and not chunk:
+                return self._again(_SHORTER % self.size)
+            return b"\0" in chunk and self._again("has zeros where lines must be")
+        # Zeros at the end are not written yet.
+        hole = chunk.rstrip(b"\0")
+        return (b"\0" in hole or (hole != b"" and rest.endswith(b"\0"))) and self._again("has zeros between its lines")
+
+    def _again(self, what: str) -> bool:
+        return self.patience is not None and self.patience.again(self.log, what)
 
     def placed(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """(offset, line) of every whole line from byte ``start``; those that are in journals only stand where they will
@@ -85,31 +135,39 @@ class Lines:
 
     def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Every row from byte ``start``, then the extra ones."""
-        for line in self._texts(start):
-            row = self._row(line)
-            if row is not None:
-                yield row
+        for line, ended in self._texts(start):
+            yield from self._rows(line, ended)
 
     def of_rank(self, rank: int, start: int = 0) -> Iterator[dict[str, Any]]:
         """The rows of ``rows`` that this rank wrote."""
         said = b'"rank":%d' % rank
-        for line in self._texts(start):
-            if said in line and (row := self._row(line)) is not None and row.get("rank") == rank:
-                yield row
+        for line, ended in self._texts(start):
+            if said in line:
+                yield from (row for row in self._rows(line, ended) if row.get("rank") == rank)
 
-    def _texts(self, start: int) -> Iterator[bytes]:
+    def _texts(self, start: int) -> Iterator[tuple[bytes, bool]]:
+        """Each line, and whether it ends in a newline."""
         # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.
-        for _offset, line in self.raw(start, unended=self.size is None):
-            yield line
-        yield from self.extra
+        for _offset, line, ended in self._scan(start, self.size is None):
+            yield line, ended
+        for line in self.extra:
+            yield line, True
 
-    def _row(self, line: bytes) -> dict[str, Any] | None:
-        if not line.strip(b" \t\r\n\0"):
-            return None
+    def _rows(self, line: bytes, ended: bool = True) -> list[dict[str, Any]]:
+        """The row that a line is. Of a line with a hole, what stands before it and what stands behind it may each be
+        one: neither a beginning of a row nor an end of one is a JSON object. A piece out of its middle may well be."""
+        text = line.strip(b" \t\r\n\0")
+        if not text:
+            return []
         row = jsons.object_of(line)
-        if row is None:
+        if row is not None:
+            return [row]
+        pieces = line.split(b"\0")
+        whole = [pieces[0], pieces[-1] if ended else b""] if len(pieces) > 1 else []
+        rows = [row for piece in whole if piece and (row := jsons.object_of(piece)) is not None]
+        if not rows:
             self.skipped += 1
-        return row
+        return rows
 
     def page(self, key: str, first: int, limit: int, rank: int | None = None) -> list[dict[str, Any]]:
         """Up to ``limit`` rows whose ``key`` (``index`` or ``sequenceNumber``) is at least ``first``, in file order; of
@@ -138,7 +196,7 @@ class Lines:
             lines = self.raw(middle)
             next(lines, None)  # the rest of the line that the middle fell into
             offset, line = next(lines, (high, b""))
-            row = self._row(line)
+            row = next(iter(self._rows(line)), None)
             number = row.get(key) if row else None
             if offset >= high or not isinstance(number, int) or number >= first:
                 high = middle
@@ -151,29 +209,62 @@ class Lines:
 
     def last(self, count: int = 1) -> list[dict[str, Any]]:
         """The last ``count`` rows, oldest first, without reading the rest."""
-        rows = [row for line in self.extra[-count:] if (row := self._row(line)) is not None]
+        rows = [row for line in self.extra[-count:] for row in self._rows(line)]
         if len(rows) < count:
             rows = self._tail(count - len(rows)) + rows
         return rows
 
     def _tail(self, count: int) -> list[dict[str, Any]]:
-        try:
-            fd = self.disk.open(self.log, READ, self.at)
-        except OSError:
+        fd = self._open()
+        if fd < 0:
             return []
         try:
-            size = self.disk.fstat(fd).size
-            end = size if self.size is None else min(size, self.size)
-            start, data = end, b""
-            while start > 0 and data.count(b"\n") <= count + 1 and len(data) < LINE_BYTES_MAX + (count << 16):
-                step = min(64 << 10, start)
-                start -= step
-                data = self.disk.pread(fd, step, start) + data
+            return self._read_tail(fd, count)
+        except OSError as error:
+            if not is_stale(error) or not self._again("was replaced while it was read"):
+                raise
+        except _Late:
+            pass
         finally:
             self.disk.close(fd)
-        *whole, rest = data.split(b"\n")
-        if rest and self.size is None and end == size:
-            whole.append(rest)  # a row that lacks only its newline; anything else is passed over below
-        if start > 0:
-            whole = whole[1:]
-        return [row for line in whole if (row := self._row(line)) is not None][-count:]
+        return self._tail(count)
+
+    def _read_tail(self, fd: int, count: int) -> list[dict[str, Any]]:
+        """The last ``count`` rows of the file. Raises :class:`_Late`."""
+        size = self.disk.fstat(fd).size
+        start = size if self.size is None else min(size, self.size)
+        if self.size is not None and size < self.size and self._again(_SHORTER % self.size):
+            raise _Late
+        found: list[dict[str, Any]] = []  # the last one first
+        rest, at_end = b"", True  # of the line whose beginning is not read yet; whether it has no newline
+        step, read, zeros = _TAIL_BYTES, 0, 0
+        while start > 0 and read < LINE_BYTES_MAX + (count << 16) and zeros < _HOLE_BYTES_MAX:
+            step = min(step, start)
+            chunk = self.disk.pread(fd, step, start - step)
+            holes = chunk.count(b"\0")
+            if holes and self.patience is not None and self._is_late(b"", chunk + (b"x" if read else b""), step):
+                raise _Late
+            start, read, zeros, step = start - step, read + step - holes, zeros + holes, min(2 * step, _CHUNK_BYTES)
+            *_, rest = lines = [*reversed((chunk + rest).split(b"\n"))]
+            for line in lines if start == 0 else lines[:-1]:
+                if not at_end or self.size is None:
+                    found += reversed(self._rows(line, not at_end))
+                at_end = False
+                if len(found) >= count:
+                    return found[count - 1 :: -1]
+            if len(rest) > _CHUNK_BYTES:
+                rest, _left_out = _without_hole(rest)
+        return found[::-1]
+
+
+class _Late(Exception):
+    """What is being read is to be opened again."""
+
+
+def _without_hole(line: bytes) -> tuple[bytes, int]:
+    """A line with one zero in place of its first one to its last, and how many bytes that leaves out."""
+    first = line.find(b"\0")
+    if first < 0:
+        return line, 0
+    last = line.rfind(b"\0")
+    return line[:first] + line[last:], last - first

@@ -148,12 +148,13 @@ def _add_forgotten_clients(
         for client in checkpoint.clients
         if client.hex() not in state.clients and client in segments and "endpoint" not in segments[client][0].by
     ]
-    if forgotten and not _is_whole(disk, at, SESSION_LOG, checkpoint):
+    if forgotten and not is_whole(disk, at, SESSION_LOG, checkpoint):
         for client in forgotten:
             state.clients[client.hex()] = Client(None, ops.RUNNING)
 
 
-def _is_whole(disk: Disk, at: int, log: str, checkpoint: Checkpoint) -> bool:
+def is_whole(disk: Disk, at: int, log: str, checkpoint: Checkpoint) -> bool:
+    """Whether a log is what the checkpoint says, up to the size that it says."""
     mark = checkpoint.logs.get(log)
     crc = 0
     for _offset, line in Lines(disk, at, log, mark.size if mark else 0).raw():

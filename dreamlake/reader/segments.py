@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dreamlake.reader.commits import NUMBER_MAX
 from dreamlake.wire import codec
-from dreamlake.world.disk import READ, Disk
+from dreamlake.world import processes
+from dreamlake.world.disk import READ, Disk, Stat
 
 JOURNALS = ".dreamlake/journals"
 VERSION = 1
@@ -29,6 +30,7 @@ HEADER_BYTES_MAX = 4096
 # A segment that is being begun: it has its name once it is locked and its header whole.
 UNNAMED = ".new"
 SYNCING = ".sync"
+_BEGUN = re.compile(r"(.+?)(?:\.([0-9a-f]{8}))?\.new\Z")
 # As we write it and not otherwise: a segment is opened by the name that its client and number make.
 _NAME = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,11})\Z")
 
@@ -45,6 +47,7 @@ class Segment:
     by: dict[str, Any]
     start: int  # bytes of header before the first operation
     size: int  # bytes of operations, as far as the file goes
+    mtime_ns: int = 0  # by the clock of whoever keeps the disk: that it changes is a sign of life
 
     @property
     def path(self) -> str:
@@ -63,6 +66,18 @@ def syncing_path(client: bytes) -> str:
     """The mark that stands while a client fsyncs its journal, and stays when that failed: what the owner is told by an
     fsync of its own then means nothing."""
     return f"{JOURNALS}/{client.hex()}{SYNCING}"
+
+
+def begun_path(path: str, by: dict[str, Any]) -> str:
+    """What a file is called that is to have that name once it is whole. It says of which node its process is, because
+    another node may see the name before the bytes, and take it for what the dead have left."""
+    return f"{path}.{processes.node(by)}{UNNAMED}"
+
+
+def begun_of(name: str) -> tuple[str, str | None] | None:
+    """The name that a begun file is to have, and the node that makes it, if it says so; None for any other file."""
+    found = _BEGUN.match(name)
+    return (found[1], found[2]) if found else None
 
 
 def parse_name(name: str) -> tuple[bytes, int] | None:
@@ -91,7 +106,7 @@ def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
         return None
     try:
         head = _read_fully(disk, fd, HEADER_BYTES_MAX, 0)
-        size = disk.fstat(fd).size
+        found = disk.fstat(fd)
     finally:
         disk.close(fd)
     try:
@@ -102,25 +117,33 @@ def read_segment(disk: Disk, at: int, name: str) -> Segment | None:
             base, running, made = fields["base"], fields["running"], fields["made"]
             if not all(type(value) is int for value in (base, running, made)) or not 0 <= base <= NUMBER_MAX:
                 return None
-            return Segment(client, number, base, running, made, dict(fields["by"]), start, max(0, size - start))
+            by, size = dict(fields["by"]), max(0, found.size - start)
+            return Segment(client, number, base, running, made, by, start, size, found.mtime_ns)
     except (codec.Damaged, KeyError, TypeError, ValueError):
         pass
     return None
 
 
 def journals(
-    disk: Disk, at: int, known: dict[str, Segment] | None = None, *, only: bytes | None = None
+    disk: Disk,
+    at: int,
+    known: dict[str, Segment] | None = None,
+    *,
+    only: bytes | None = None,
+    fresh: Callable[[dict[str, Any]], bool] = lambda by: False,
 ) -> dict[bytes, list[Segment]]:
     """Every client's segments (or only one's), in order; clients in the order in which they began.
 
-    ``known`` are segments read before, by file name: a header never changes, so only their size is asked for again.
+    ``known`` are segments read before, by file name: a header never changes, so only their size is asked for again. Of
+    those whose process ``fresh`` says it, by opening them: a network file system asks its server for the size of a file
+    of another node then, and at no other time.
     """
     found: dict[bytes, list[Segment]] = {}
     for name in disk.listdir(JOURNALS, at):
         if only is not None and not name.startswith(only.hex()):
             continue
         before = known.get(name) if known else None
-        segment = _grown(disk, at, before) if before is not None else read_segment(disk, at, name)
+        segment = read_segment(disk, at, name) if before is None else _grown(disk, at, before, fresh(before.by))
         if segment is not None:
             found.setdefault(segment.client, []).append(segment)
     for segments in found.values():
@@ -130,8 +153,9 @@ def journals(
 
 def is_torn(disk: Disk, at: int, name: str) -> bool:
     """Whether a file in ``journals/`` is the beginning of a segment that never became one."""
-    if name.endswith(UNNAMED):
-        return parse_name(name[: -len(UNNAMED)]) is not None
+    begun = begun_of(name)
+    if begun is not None:
+        return parse_name(begun[0]) is not None
     parsed = parse_name(name)
     if parsed is None:
         return False
@@ -149,12 +173,20 @@ def is_torn(disk: Disk, at: int, name: str) -> bool:
         return True
 
 
-def _grown(disk: Disk, at: int, segment: Segment) -> Segment | None:
+def _grown(disk: Disk, at: int, segment: Segment, fresh: bool) -> Segment | None:
     try:
-        size = disk.stat(segment.path, at).size
+        found = _opened(disk, at, segment.path) if fresh else disk.stat(segment.path, at)
     except FileNotFoundError:
         return None
-    return dataclasses.replace(segment, size=max(0, size - segment.start))
+    return dataclasses.replace(segment, size=max(0, found.size - segment.start), mtime_ns=found.mtime_ns)
+
+
+def _opened(disk: Disk, at: int, path: str) -> Stat:
+    fd = disk.open(path, READ, at)
+    try:
+        return disk.fstat(fd)
+    finally:
+        disk.close(fd)
 
 
 def read_stream(disk: Disk, at: int, segments: list[Segment], position: int, limit: int) -> bytes:

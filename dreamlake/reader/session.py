@@ -1,29 +1,35 @@
 """A session directory as Python values.
 
-Where an agent owns the directory, or nothing is left in its journals, the files say everything and are read as they
-stand. Where journals hold more than any agent has applied, the directory is replayed in memory first; the answers are
-the same that the next agent will write.
+Where an agent of this node owns the directory, or nothing is left in its journals, the files say everything and are
+read as they stand. Where journals hold more than any agent has applied, the directory is replayed in memory first; the
+answers are the same that the next agent will write. So it is where the owner is on another node: what this process has
+written is in its journal, and nobody waits for that node.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dreamlake.reader.base import Base, read_base
 from dreamlake.reader.baseline import DamagedView, read_view, track_names
-from dreamlake.reader.commits import ORIGIN
+from dreamlake.reader.commits import CHECKPOINT, COMMITS, ORIGIN, read_checkpoint
+from dreamlake.reader.late import Patience
 from dreamlake.reader.lines import Lines
-from dreamlake.reader.replay import committed, leftovers, load
+from dreamlake.reader.owners import is_elsewhere, last_word, owner_of
+from dreamlake.reader.replay import Loaded, committed, is_whole, leftovers, load
 from dreamlake.reader.segments import JOURNALS
-from dreamlake.reader.spools import Away, Spooled, is_spool
+from dreamlake.reader.spools import Away, Spooled, is_spool, marked
 from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
-from dreamlake.wire.names import name_of
+from dreamlake.wire.apply import Applied
+from dreamlake.wire.codec import Damaged
+from dreamlake.wire.names import DREAMLAKE, name_of
 from dreamlake.wire.state import (
     CHUNK_SIZE,
     FILES_VIEW,
+    HISTORIES,
     LOGS_LOG,
     PARAMETERS_VIEW,
     SESSION_VIEW,
@@ -32,33 +38,27 @@ from dreamlake.wire.state import (
     track_view,
     view,
 )
-from dreamlake.world import processes
 from dreamlake.world.disk import READ, REAL_DISK, Disk, read_file
 
-OWNER = ".dreamlake/owner"
-_OWNER_BYTES_MAX = 64 << 10
 _CHUNK_BYTES = 1 << 20
-
-
-def owner_of(disk: Disk, at: int) -> dict[str, Any] | None:
-    """The agent that owns the directory now, as far as it can be seen to live; else None."""
-    try:
-        record = jsons.loads(read_file(disk, OWNER, at, _OWNER_BYTES_MAX))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("released") or processes.verdict(record) == processes.GONE:
-        return None
-    return record
+_LOOKS_MAX = 5  # at a directory whose owner writes a checkpoint while it is replayed
 
 
 class SessionReader:
-    """One directory, opened for reading. Close it, or use it in a ``with``.
+    """One directory, opened for reading. Close it, or use it in a ``with``. ``me``: a process of the node that reads,
+    in place of this one; ``patience``: how long it waits for what an owner on another node has written.
 
     Raises :class:`FileNotFoundError` for a path that is no session directory, and
     :class:`~dreamlake.reader.baseline.DamagedView` when a view cannot be read and there is no history to replace it.
     """
 
-    def __init__(self, path: str, disk: Disk = REAL_DISK) -> None:
+    def __init__(
+        self,
+        path: str,
+        disk: Disk = REAL_DISK,
+        me: dict[str, Any] | None = None,
+        patience: Callable[[str], Patience] = Patience,
+    ) -> None:
         self.path = path
         self._at = disk.root(path)
         self._disk = Spooled(disk, self._at, os.path.realpath(path))
@@ -66,7 +66,10 @@ class SessionReader:
         self._sizes: dict[str, int] = {}
         self._extra: dict[str, list[bytes]] = {}
         self.pending = 0  # rows that are in journals only
+        self._patience: Patience | None = None
         try:
+            if self._is_far(me):
+                self._patience = patience(os.path.realpath(path))
             self._read()
         except BaseException:
             self.close()
@@ -91,13 +94,32 @@ class SessionReader:
         entries = self._disk.listdir(".", self._at)
         if ("session.json" not in entries and ".dreamlake" not in entries) or is_spool(self._disk, self._at):
             raise FileNotFoundError(f"{self.path} is not a session directory: it has no session.json")
-        if self._disk.listdir(JOURNALS, self._at) and self.owner() is None:
+        if self._disk.listdir(JOURNALS, self._at) and (self._patience is not None or self.owner() is None):
             self._replay()
 
+    def _is_far(self, me: dict[str, Any] | None) -> bool:
+        try:
+            return is_elsewhere(last_word(self._disk, self._at), me)
+        except OSError:
+            return False
+
     def _replay(self) -> None:
-        loaded = load(self._disk, self._at, self.origin() or "0" * 32)
-        runs = [out for _commit, out in committed(self._disk, self._at, loaded)]
-        runs += leftovers(self._disk, self._at, loaded)
+        """Somebody may own the directory, put the next checkpoint in its place and drop what it covers, all while it is
+        replayed. Then it is replayed again."""
+        looks = 1
+        while True:
+            try:
+                loaded, runs = self._replayed()
+            except (OSError, DamagedView):
+                patience = self._patience if looks < _LOOKS_MAX else None
+                if patience is None or not patience.again(JOURNALS, "cannot be read"):
+                    raise
+                looks += 1
+                continue
+            if looks < _LOOKS_MAX and self._has_moved(loaded):
+                looks += 1
+            elif self._is_all_here(loaded):
+                break
         self._state = loaded.state
         self._sizes = {log: mark.size for log, mark in loaded.marks.items()}
         for log, row in loaded.baseline.imports if loaded.baseline else ():
@@ -106,6 +128,36 @@ class SessionReader:
             for log, lines in out.rows.items():
                 self._extra.setdefault(log, []).extend(line[:-1] for line in lines)
                 self.pending += len(lines)
+
+    def _replayed(self) -> tuple[Loaded, list[Applied]]:
+        loaded = load(self._disk, self._at, self.origin() or "0" * 32)
+        runs = [out for _commit, out in committed(self._disk, self._at, loaded)]
+        return loaded, runs + list(leftovers(self._disk, self._at, loaded))
+
+    def _has_moved(self, loaded: Loaded) -> bool:
+        """Whether an owner has written another checkpoint meanwhile, after which it may have dropped what was read."""
+        before = loaded.checkpoint
+        try:
+            now = read_checkpoint(self._disk, self._at)
+        except (Damaged, OSError):
+            return False  # as it was
+        return (before and (before.seq, before.origin)) != (now and (now.seq, now.origin))
+
+    def _is_all_here(self, loaded: Loaded) -> bool:
+        """False when it is to be replayed again, after a moment: this node does not see yet all that the owner's has
+        written."""
+        if self._patience is None:
+            return True
+        if loaded.checkpoint is None:
+            there = CHECKPOINT.rpartition("/")[2] in self._disk.listdir(DREAMLAKE, self._at)
+            return not there or not self._patience.again(CHECKPOINT, "is not whole")
+        for log in HISTORIES:
+            if log in loaded.checkpoint.logs and not is_whole(self._disk, self._at, log, loaded.checkpoint):
+                return not self._patience.again(log, "is not what its checkpoint says")
+        commits = loaded.commit_log
+        if commits is None or loaded.seq >= commits.next_seq or marked(self._disk, self._at):
+            return True  # what is in another node's spool does not come
+        return not self._patience.again(COMMITS, "says more than the journals that are seen here")
 
     # ── the directory ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +179,7 @@ class SessionReader:
     def lines(self, log: str) -> Lines:
         """A log as it stands, and what is in journals only."""
         size = self._sizes.get(log, 0) if self._state is not None else None
-        return Lines(self._disk, self._at, log, size, self._extra.get(log, []))
+        return Lines(self._disk, self._at, log, size, self._extra.get(log, []), patience=self._patience)
 
     def _view(self, path: str) -> dict[str, Any] | None:
         if self._state is not None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dreamlake import config
-from dreamlake.reader.segments import JOURNALS, UNNAMED, read_segment
+from dreamlake.reader.segments import JOURNALS, begun_of, read_segment
 from dreamlake.wire import jsons
 from dreamlake.world import processes
 from dreamlake.world.disk import CREATE, READ, Disk, Stat, read_file, sync_folder
@@ -69,7 +69,8 @@ class Away:
 
 def is_marker(name: str) -> bool:
     """Whether a file in ``journals/`` is called as a marker is, or as one that is being made."""
-    return _MARKER.match(name.removesuffix(UNNAMED)) is not None
+    begun = begun_of(name)
+    return _MARKER.match(begun[0] if begun else name) is not None
 
 
 def marker_path(client: bytes) -> str:
@@ -195,7 +196,7 @@ class Spooled:
     def _look_once(self, names: list[str]) -> list[str]:
         here: dict[str, int] = {}
         away: dict[str, Away] = {}
-        litter = [each for each in names if each.endswith(MARKER + UNNAMED)]
+        litter = [each for each in names if (begun := begun_of(each)) and _MARKER.match(begun[0])]
         spools: dict[int, list[str]] = {}
         self._read(names)
         litter += [f"{client}{MARKER}" for client, marker in self._markers.items() if marker is None]

@@ -18,8 +18,8 @@ from dreamlake.reader.checks.logs import check_logs, check_tails
 from dreamlake.reader.checks.spools import check_spools
 from dreamlake.reader.checks.standing import read_standing
 from dreamlake.reader.checks.views import check_views
+from dreamlake.reader.owners import OWNER, owner_of
 from dreamlake.reader.segments import JOURNALS
-from dreamlake.reader.session import OWNER, owner_of
 from dreamlake.reader.spools import SPOOL, Spooled, is_spool
 from dreamlake.wire.names import DREAMLAKE, PULLING
 from dreamlake.world import processes

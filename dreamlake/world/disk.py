@@ -254,6 +254,15 @@ def try_lock(disk: Disk, fd: int) -> bool | None:
         raise
 
 
+def let_go(disk: Disk, fd: int) -> None:
+    """Close a file of which nothing is waited for any more. On a network file system that may fail: it tells of bytes
+    that could not be written, as fsync does."""
+    try:
+        disk.close(fd)
+    except OSError:
+        pass
+
+
 def write_all(disk: Disk, fd: int, data: bytes) -> None:
     """Write every byte, going on after short writes; the first error is raised with the file partly written."""
     view = data
@@ -285,13 +294,12 @@ def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool) 
 
 def begin_locked(disk: Disk, path: str, unnamed: str, data: bytes, at: int) -> int:
     """A new file, locked and with ``data`` whole before it has its name, ``unnamed`` until then: whoever sees it sees
-    that somebody has it open. The kernel lets go of the lock with the process. Without the fsync another node could see
-    the name before the bytes, and take it for what the dead have left."""
+    that somebody has it open. The kernel lets go of the lock with the process. Another node may see the name before the
+    bytes, and the lock never."""
     fd = disk.open(unnamed, READ_APPEND | CREATE | EMPTY, at)
     try:
         try_lock(disk, fd)
         write_all(disk, fd, data)
-        disk.fsync(fd)
         disk.rename(unnamed, path, at)
     except BaseException:
         disk.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -214,3 +215,41 @@ def test_a_large_journal_whose_header_is_damaged_is_seen_to_be_torn(folder: Path
         file.write(b"\x92")
         file.truncate(codec.OP_BYTES_MAX + 1)
     assert segments.is_torn(REAL_DISK, at, name)
+
+
+def test_a_segment_of_another_node_is_opened_to_see_its_size(folder: Path, tmp_path: Path, at: int) -> None:
+    """A network file system asks its server when a file is opened, and may answer a stat out of its cache."""
+    data, running = records(["a"], codec.seed(ALICE))
+    path = put(tmp_path, ALICE, 0, 0, codec.seed(ALICE), data)
+    os.utime(path, ns=(1, 1))
+    (before,) = segments.journals(REAL_DISK, at)[ALICE]
+    assert before.mtime_ns == 1
+    known = {path.name: before}
+    of_before = REAL_DISK.stat(before.path, at)
+    more, _ = records(["b"], running)
+    with path.open("ab") as file:
+        file.write(more)
+    os.utime(path, ns=(2, 2))
+    with mock.patch.object(type(REAL_DISK), "stat", return_value=of_before):
+        (cached,) = segments.journals(REAL_DISK, at, known)[ALICE]
+        (asked,) = segments.journals(REAL_DISK, at, known, fresh=lambda by: by == before.by)[ALICE]
+        (other,) = segments.journals(REAL_DISK, at, known, fresh=lambda by: by != before.by)[ALICE]
+    assert (cached.size, cached.mtime_ns) == (other.size, other.mtime_ns) == (len(data), 1)
+    assert (asked.size, asked.mtime_ns) == (len(data + more), 2)
+    path.unlink()
+    assert segments.journals(REAL_DISK, at, known, fresh=lambda by: True) == {}
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60])
+@pytest.mark.parametrize("hole", [False, True])
+def test_a_segment_whose_header_comes_late_is_read_once_it_is_there(
+    kept: int, hole: bool, folder: Path, tmp_path: Path, at: int
+) -> None:
+    data, _ = records(["a"], codec.seed(ALICE))
+    path = put(tmp_path, ALICE, 0, 0, codec.seed(ALICE), data)
+    content = path.read_bytes()
+    path.write_bytes(content[:kept] + bytes(len(content) - kept if hole else 0))
+    assert segments.journals(REAL_DISK, at) == {}
+    path.write_bytes(content)
+    (found,) = segments.journals(REAL_DISK, at, {})[ALICE]
+    assert found.size == len(data)

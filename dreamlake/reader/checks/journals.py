@@ -9,8 +9,8 @@ from dreamlake.reader.segments import (
     HEADER_BYTES_MAX,
     JOURNALS,
     SYNCING,
-    UNNAMED,
     Segment,
+    begun_of,
     parse_name,
     read_segment,
     read_stream,
@@ -56,7 +56,8 @@ def _check_name(look: Look, name: str) -> None:
     path = f"{JOURNALS}/{name}"
     if name.startswith(".nfs"):
         return  # what NFS makes of a file that is unlinked while open
-    if name.endswith(UNNAMED) and parse_name(name[: -len(UNNAMED)]):
+    begun = begun_of(name)
+    if begun is not None and parse_name(begun[0]):
         if not look.live:
             look.note(
                 "journal", path, f"{path} is a journal that was never begun: its process died before its first call"

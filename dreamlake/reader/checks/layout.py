@@ -16,7 +16,7 @@ from dreamlake.world.disk import Stat, read_file
 
 OWNER = f"{DREAMLAKE}/owner"
 CUT = f"{DREAMLAKE}/cut"
-_FOLDERS = {f"{DREAMLAKE}/{each}" for each in ("journals", "incoming", "cut", "superseded", "sync")}
+_FOLDERS = {f"{DREAMLAKE}/{each}" for each in ("journals", "incoming", "cut", "superseded", "sync", "epochs")}
 _RECORDS = {OWNER, ORIGIN, CHECKPOINT, COMMITS, BASE, *HISTORIES}
 _TEMP = ".tmp"
 _VIEWS = (SESSION_VIEW, PARAMETERS_VIEW)
