@@ -33,6 +33,8 @@ NAMED_ONLY_IN = {
         "daemon/dreamlake_agent/cli/pull.py",
         "daemon/dreamlake_agent/cli/sync.py",
         "daemon/dreamlake_agent/cli/progress.py",
+        "daemon/dreamlake_agent/cli/selftest.py",
+        "daemon/dreamlake_agent/cli/takeover.py",
         f"{SERVER}/cli.py",
     ],
     "starlette": [f"{SERVER}/app.py", f"{SERVER}/route.py"],

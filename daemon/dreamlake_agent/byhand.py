@@ -51,7 +51,14 @@ class Case:
         """Whether no agent would take the directory by itself, and at once."""
         if not self.record or self.record.get("released"):
             return False
+        if self.is_begun:
+            return True
         return not (self.is_here and self.verdict == processes.GONE)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its last owner was one that took it over, and was not through with that."""
+        return bool(self.record.get("renews"))
 
     @property
     def owner(self) -> str:

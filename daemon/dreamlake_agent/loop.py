@@ -260,7 +260,7 @@ class Loop:
             {client: position for client, (position, _) in directory.covered.items()},
             seen,
             {
-                bytes.fromhex(client): found.state == ops.RUNNING
+                bytes.fromhex(client): found.state
                 for client, found in directory.state.clients.items()
                 if bytes.fromhex(client) in directory.positions
             },
@@ -275,20 +275,25 @@ class Loop:
         )
 
     def _seen(self, directory: Directory) -> list[on.JournalSeen]:
-        return [
-            on.JournalSeen(
-                journal.client,
-                journal.end,
-                self._lives(journal, locked := directory.is_locked(journal.client)),
-                directory.is_finished(journal.client),
-                locked,
-                journal.spooled,
-                (*directory.position(journal.client), directory.covered.get(journal.client, (0, 0))[0]),
-                journal.sign,
-                journal.age,
-            )
-            for journal in directory.journals()
-        ]
+        return [self._see(directory, journal) for journal in directory.journals()]
+
+    def _see(self, directory: Directory, journal: Any) -> on.JournalSeen:
+        held = directory.is_locked(journal.client)
+        if journal.sign is not None:  # of another node, whose signs of life say more
+            held = bool(held)
+        lives = self._lives(journal, held is not False)
+        return on.JournalSeen(
+            journal.client,
+            journal.end,
+            lives,
+            directory.is_finished(journal.client),
+            # Without locks, whoever lives may have it open, but for an agent: it has let go of the directory.
+            lives and "endpoint" not in journal.by if held is None else held,
+            journal.spooled,
+            (*directory.position(journal.client), directory.covered.get(journal.client, (0, 0))[0]),
+            journal.sign,
+            journal.age,
+        )
 
     def _lives(self, journal: Any, locked: bool) -> bool:
         verdict = self.world.verdict(journal.by)

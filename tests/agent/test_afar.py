@@ -35,11 +35,11 @@ class Scene:
         assert do.OpenDirectory(KEY, PATH) in self.done
         return self.take(on.NotOpened(KEY, "owned", "owned by pid 7 on node7", None, beat, locked, owed))
 
-    def opened(self, *journals: on.JournalSeen, applied: int = 0) -> list[Any]:
+    def opened(self, *journals: on.JournalSeen, applied: int = 0, state: str = ops.RUNNING) -> list[Any]:
         self.take(on.Remembered(KEY, PATH))
         seen = {each.client: (applied, codec.seed(each.client)) for each in journals}
-        running = {each.client: applied > 0 for each in journals}
-        self.take(on.Opened(KEY, "0" * 32, seen, {}, list(journals), running))
+        states = {each.client: state if applied else ops.FINISHED for each in journals}
+        self.take(on.Opened(KEY, "0" * 32, seen, {}, list(journals), states))
         return self.take(on.Settled(KEY, []))
 
     def scanned(self, *journals: on.JournalSeen) -> list[Any]:
@@ -140,6 +140,15 @@ def test_a_client_of_another_node_lives_as_long_as_its_journal_changes() -> None
     assert scene.core.sessions[KEY].clients[FAR].is_left
     scene.now += 86_400
     assert do.DropJournal(KEY, FAR) in scene.scanned(far(sign=4))
+
+
+def test_a_journal_of_whom_the_owner_before_said_to_be_killed_stays_too() -> None:
+    scene = Scene()
+    scene.opened(far(), applied=100, state=ops.KILLED_STATE)
+    scene.core.sessions[KEY].clients[FAR].covered = 100
+    for _ in range(2):
+        scene.now += GONE
+        assert do.DropJournal not in kinds(scene.scanned(far()))
 
 
 def test_a_journal_that_is_old_when_first_seen_is_not_waited_for() -> None:

@@ -89,8 +89,9 @@ def sentences(case: Case) -> list[str]:
             f"{case.path} was owned by {case.owner}, which is gone: the next agent on this node takes it",
             "No takeover is needed",
         ]
+    begun = ", which has begun to take it over from another one" if case.is_begun else ""
     return [
-        f"{case.path} is owned by {case.owner} (epoch {case.epoch})",
+        f"{case.path} is owned by {case.owner} (epoch {case.epoch}){begun}",
         f"  its lock is {_LOCKS[case.lock]}",
         f"  {_beats(case)}",
         *([f"  {_life(case)}"] if case.is_here else []),
@@ -122,6 +123,8 @@ def _life(case: Case) -> str:
         state = processes.state(pid) if type(pid) is int else None
         stopped = f"; it is stopped: `kill -CONT {pid}` lets it go on" if state == "T" else ""
         return f"it is of this node, and its process is there{stopped}"
+    if case.verdict == processes.GONE:
+        return "it is of this node, and its process is gone"
     return "it is of this node, in a container that cannot be looked into"
 
 

@@ -254,9 +254,9 @@ class Agent:
             client = session.client(client_id)
             client.applied, client.running = applied, running
             client.covered = event.covered.get(client_id, 0)
-        for client_id, runs in event.running.items():
+        for client_id, state in event.states.items():
             if client_id in session.clients:
-                session.clients[client_id].state = ops.RUNNING if runs else ops.FINISHED
+                session.clients[client_id].state = state
         # A recovery shows itself: views and durability of what was replayed are owed as after a commit.
         session.commits = 1
         session.committed_at = self._now
@@ -339,9 +339,8 @@ class Agent:
         assert journal.sign is not None
         client.silence = self._signs.silence(client.id, journal.sign, journal.age, self._now)
         client.lives = journal.locked or not self._signs.is_gone(client.silence)
-        has_closed = client.state not in (None, ops.RUNNING, ops.KILLED_STATE)
-        is_kept = client.lives if has_closed else not self._signs.is_given_up(client.silence)
-        client.locked = journal.locked or is_kept
+        # Closed or not: a thread of it may have called once more, and nobody but its writer knows whether it was seen.
+        client.locked = journal.locked or not self._signs.is_given_up(client.silence)
 
     def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
         if event.why == "trouble":

@@ -57,7 +57,7 @@ class Opened:
     positions: dict[bytes, tuple[int, int]]
     covered: dict[bytes, int]
     journals: list[JournalSeen]
-    running: dict[bytes, bool]
+    states: dict[bytes, str]  # of the clients' sessions: running, or how they ended
     # clients that the history calls running, and of whom not even a journal is left
     vanished: tuple[bytes, ...] = ()
     remotes: tuple[Remote, ...] = ()

@@ -91,6 +91,7 @@ def meet(place: str, seconds: float, say: Say, mine: list[str]) -> Side:
             passed.add(there)
             say(f"nobody answers in {folder_for(place, there)}; if no selftest runs there, remove it")
         if own is None:
+            me = new_id()  # another one each time: who found nobody in the one before does not come again
             own = folder_for(place, me)
             mine.append(own)
             os.mkdir(own, 0o700)

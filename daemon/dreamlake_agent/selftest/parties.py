@@ -18,7 +18,13 @@ from dreamlake_agent.control import NoAnswer, ask
 
 START_SECONDS = 30.0
 STOP_SECONDS = config.STOP_SECONDS + 10.0
-_AGENT = "import sys; from dreamlake_agent.main import main; sys.exit(main([]))"
+# It ends with whoever started it, also when that one is killed.
+_AGENT = """
+import os, signal, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+from dreamlake_agent.main import main
+sys.exit(main([]))
+"""
 _TRAINING = "import sys; from dreamlake_agent.selftest.training import main; sys.exit(main(*sys.argv[1:]))"
 _LOOK_SECONDS = 0.05
 
@@ -44,17 +50,16 @@ class AgentProcess:
         env = environment(home, rank)
         with open(os.path.join(home, "agent.err"), "wb") as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _AGENT], stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, env=env
+                [sys.executable, "-c", _AGENT], stdin=subprocess.PIPE, stdout=complaints, stderr=complaints, env=env
             )
         self._complaints = os.path.join(home, "agent.err")
-        self._socket = os.path.join(home, "run", config.AGENT_SOCKET)
+        self._socket = config.socket_path(os.path.join(home, "run"))
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not answers(self._socket):
             if self._process.poll() is not None or time.monotonic() >= deadline:
-                with open(self._complaints, encoding="utf-8", errors="replace") as file:
-                    raise Failed(f"an agent of this node does not start: {file.read()[-500:].strip()}")
+                raise Failed(f"an agent of this node does not start: {_last_words(self._complaints)}")
             time.sleep(_LOOK_SECONDS)
 
     def phase(self, path: str) -> str | None:
@@ -85,6 +90,8 @@ class AgentProcess:
     def close(self) -> None:
         self._process.kill()  # also one that is stopped
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 class TrainingProcess:
@@ -108,7 +115,7 @@ class TrainingProcess:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            raise Failed(f"a script of this node has died: {self._last_words()}") from None
+            raise Failed(f"a script of this node has died: {_last_words(self._complaints)}") from None
 
     def hear(self, seconds: float) -> dict[str, Any]:
         """Its next word. :class:`Failed`."""
@@ -122,7 +129,7 @@ class TrainingProcess:
                 continue
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
-                raise Failed(f"a script of this node has died: {self._last_words()}")
+                raise Failed(f"a script of this node has died: {_last_words(self._complaints)}")
             self._told += chunk
         line, _, self._told = self._told.partition(b"\n")
         found = json.loads(line)
@@ -133,10 +140,6 @@ class TrainingProcess:
         self.tell(line)
         return self.hear(seconds)
 
-    def _last_words(self) -> str:
-        with open(self._complaints, encoding="utf-8", errors="replace") as file:
-            return file.read()[-500:].strip()
-
     def close(self) -> None:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -146,3 +149,8 @@ class TrainingProcess:
                 except OSError:
                     pass
         self._process.wait()
+
+
+def _last_words(complaints: str) -> str:
+    with open(complaints, encoding="utf-8", errors="replace") as file:
+        return (file.read().strip().splitlines() or ["it said nothing"])[-1][-500:]

@@ -11,7 +11,7 @@ from dreamlake_agent.selftest.finding import ABSENT, Finding, Raw, holds_if
 from dreamlake_agent.selftest.meeting import Side
 
 NAME = "replacing"
-SECONDS = 2.0
+SECONDS = 1.5
 _BODY = 20_000
 _LATE_SECONDS = 1.0
 

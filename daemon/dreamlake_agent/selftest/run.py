@@ -33,7 +33,8 @@ def run(side: Side, settle: float, told: Told, found: Found) -> list[Finding]:
         for finding in _checked(check, side):
             findings.append(finding)
             found(finding)
-    side.swap("all is done")
+    with contextlib.suppress(Parted, OSError):  # who hears it first clears away
+        side.swap("all is done")
     return findings
 
 
@@ -86,6 +87,7 @@ def be_second(folder: str, settle: str, parent: str) -> int:
     try:
         run(side, float(settle), lambda _name: None, lambda _finding: None)
     except (KeyboardInterrupt, Parted, OSError):
+        meeting.remove(folder)
         return 1
     return 0
 

@@ -89,10 +89,12 @@ def _seen(look: Look) -> Any:
 
 
 def _poll(looks: dict[str, Look], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for look in looks.values():
-            _seen(look)
+    """One after the other begins to be looked at, so that their caches do not all grow old at one instant."""
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < seconds:
+        for number, look in enumerate(looks.values()):
+            if passed >= seconds / 2 * number / len(looks):
+                _seen(look)
         time.sleep(_LOOK_SECONDS)
 
 

@@ -10,7 +10,7 @@ from dreamlake_agent.selftest.finding import ABSENT, HOLDS, Finding, Raw, holds_
 from dreamlake_agent.selftest.meeting import Side
 
 NAME = "tail"
-SECONDS = 3.0
+SECONDS = 2.0
 _FILLED_SECONDS = 120.0
 _WORD = b"dreamlake"
 

@@ -48,7 +48,17 @@ from dreamlake.wire.names import DREAMLAKE
 from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, READ_APPEND, Disk, folders_above, read_file, sync_folder, try_lock, write_all
+from dreamlake.world.disk import (
+    READ,
+    READ_APPEND,
+    Disk,
+    folders_above,
+    let_go,
+    read_file,
+    sync_folder,
+    try_lock,
+    write_all,
+)
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.held import Held
@@ -190,7 +200,7 @@ class Directory:
             held.close()
             spooled.let_go()
             if owner is not None:
-                disk.close(owner.fd)
+                let_go(disk, owner.fd)
             disk.close(at)
             raise
 
@@ -280,7 +290,7 @@ class Directory:
         self.owner.replace(COMMITS, data, durable=durable)
         if self._commits >= 0:
             before, self._commits = self._commits, -1
-            self.disk.close(before)
+            let_go(self.disk, before)
         self._commits = self._open_commits()
         self._commits_bytes, self._commits_running = len(data), running
 
@@ -668,7 +678,7 @@ class Directory:
         self.held.close()
         self.rows.close()
         if self._commits >= 0:
-            self.disk.close(self._commits)
+            let_go(self.disk, self._commits)
 
 
 def _sync_names(disk: Disk, path: str) -> None:

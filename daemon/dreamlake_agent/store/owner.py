@@ -31,6 +31,7 @@ from dreamlake.world.disk import (
     EMPTY,
     READ_APPEND,
     Disk,
+    let_go,
     read_file,
     sync_folder,
     try_lock,
@@ -190,9 +191,10 @@ def is_free(record: dict[str, Any], who: dict[str, Any], verdict: Verdict, *, is
         return True  # let go, or about to be: an epoch is never seen without its owner's desk before its end
     if not processes.is_here(record, who):
         return False  # the lock may not reach as far as that
+    is_ours = all(record.get(name) == who.get(name) for name in ("pid", "start"))  # what we could not finish
     if record.get("renews") and verdict(record) == processes.ALIVE:
-        return all(record.get(name) == who.get(name) for name in ("pid", "start"))  # a takeover needs no lock
-    return is_locked is True or verdict(record) == processes.GONE
+        return is_ours  # a takeover needs no lock
+    return is_locked is True or verdict(record) == processes.GONE or (is_locked is None and is_ours)
 
 
 @contextlib.contextmanager
@@ -280,7 +282,7 @@ def release(owner: Owner, who: dict[str, Any]) -> None:
     except OSError:
         pass  # a full disk; a reader then asks whether our process lives
     finally:
-        owner.disk.close(owner.fd)
+        let_go(owner.disk, owner.fd)
 
 
 # ── ending epochs ───────────────────────────────────────────────────────────────────────────────────────────────────

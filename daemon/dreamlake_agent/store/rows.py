@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dreamlake.reader.baseline import track_names
 from dreamlake.reader.commits import LogMark
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, Tail, data_log
-from dreamlake.world.disk import CREATE, READ_APPEND, write_all
+from dreamlake.world.disk import CREATE, READ_APPEND, let_go, write_all
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import Owner
 
@@ -109,7 +109,7 @@ class Rows:
         try:
             self._compare(log, fd, found)
         except BaseException:
-            self._disk.close(fd)
+            let_go(self._disk, fd)
             raise
         self._fds[log] = fd
         while len(self._fds) > OPEN_FILES_MAX:
@@ -196,7 +196,7 @@ class Rows:
 
     def close(self) -> None:
         for fd in self._fds.values():
-            self._disk.close(fd)
+            let_go(self._disk, fd)
         self._fds.clear()
 
 
