@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.live.another import removed
+from tests.live.nodes import GONE_SECONDS, Cluster, NewCluster, cluster
 from tests.live.volume import CannotMount, Volume, new_volume
 from tests.waiting import wait_for
 
@@ -29,3 +31,24 @@ def commons() -> Iterator[Path]:
     made.chmod(0o777)
     yield made
     wait_for(lambda: removed(made))
+
+
+@pytest.fixture
+def new_cluster() -> Iterator[NewCluster]:
+    """A cluster of some nodes, each with an agent; where there can be none, a skip that says why."""
+    with ExitStack() as stack:
+
+        def new(
+            nodes: int, disk: tuple[object, ...], *, world: int, agents: int | None = None, pace: float = 0.05
+        ) -> Cluster:
+            try:
+                made = stack.enter_context(cluster(world=world, gone_seconds=GONE_SECONDS, pace=pace))
+                for node in [made.node(*disk, plain=not disk) for _ in range(nodes)]:
+                    node.ready()
+            except CannotMount as reason:
+                pytest.skip(f"no pretend cluster: {reason}")
+            for node in made.nodes[:agents]:
+                node.start_agent()
+            return made
+
+        yield new

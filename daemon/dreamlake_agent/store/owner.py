@@ -231,7 +231,9 @@ def claim(
     something in it is replaced by no rename, so that of all who try, on whatever node, one has it."""
     disk.mkdirs(EPOCHS, at)
     nonce = processes.node(who) + nonce
-    number = 1 + max(epoch_of(record), max(epochs(disk, at), default=0))
+    if max(epochs(disk, at), default=0) > epoch_of(record):  # somebody has claimed it since we looked
+        raise OwnedElsewhere(last_word(disk, at) or {})
+    number = 1 + epoch_of(record)
     begun = f"{EPOCHS}/{nonce}{BEGUN}"
     owner = Owner(disk, at, number, f"{begun}/{nonce}", renews=renews)
     disk.mkdirs(owner.desk, at)
