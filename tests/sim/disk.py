@@ -109,7 +109,7 @@ class SimDisk:
         born.files = dict(self.process(parent).files)
         for opened in born.files.values():
             opened.descriptors += 1
-        self._note(f"{parent} forks {child}")
+        self.note(f"{parent} forks {child}")
         return born
 
     def kill(self, pid: int) -> None:
@@ -118,7 +118,7 @@ class SimDisk:
         if process is not None:
             process.dead = True
             process.close_all()
-            self._note(f"{pid} killed")
+            self.note(f"{pid} killed")
 
     # The machine
 
@@ -136,7 +136,7 @@ class SimDisk:
                 inode.tear(self.random)
                 inode.data = bytearray(inode.platter)
                 self.used_bytes += len(inode.data)
-        self._note(f"power loss, {self.used_bytes} bytes left")
+        self.note(f"power loss, {self.used_bytes} bytes left")
 
     def settle(self) -> None:
         """sync(2): all is durable, whoever wrote it."""
@@ -199,7 +199,7 @@ class SimDisk:
         found = self.walk(path)
         for inner in sorted(found.names) if isinstance(found, Folder) else ():
             self.remove_tree(f"{path}/{inner}")
-        self._note(f"user removes {path}")
+        self.note(f"user removes {path}")
         self.change((self._folder(os.path.dirname(path)), os.path.basename(path), None))
 
     def _as_user(self, work: Callable[[SimProcess, int], R]) -> R:
@@ -214,17 +214,17 @@ class SimDisk:
     def walk(self, path: str) -> Inode:
         node: Inode = self._root
         for part in os.path.normpath("/" + path).split("/"):
-            node = _entry(node, part) if part else node
+            node = entry_of(node, part) if part else node
         return node
 
     def make(self, kind: type[N], parent: Folder, name: str) -> N:
         if parent.nlink == 0:
-            _refuse(errno.ENOENT, name)
+            refuse(errno.ENOENT, name)
         if self.room_bytes == 0 and self.random.random() < 0.5:  # a full disk may still have room for a name
-            _refuse(errno.ENOSPC, name)
+            refuse(errno.ENOSPC, name)
         self._last_ino += 1
         made = kind(self._last_ino, self.now_ns)
-        self.change((parent, _checked(name), made))
+        self.change((parent, checked(name), made))
         return made
 
     @property
@@ -263,14 +263,14 @@ class SimDisk:
 
     def _folder(self, path: str) -> Folder:
         found = self.walk(path)
-        return found if isinstance(found, Folder) else _refuse(errno.ENOTDIR, path)
+        return found if isinstance(found, Folder) else refuse(errno.ENOTDIR, path)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self._digest.update(line.encode("utf-8", "surrogateescape"))
         self.recent.append(line)
 
 
-def _operation(work: Callable[Concatenate[SimProcess, P], R]) -> Callable[Concatenate[SimProcess, P], R]:
+def operation(work: Callable[Concatenate[SimProcess, P], R]) -> Callable[Concatenate[SimProcess, P], R]:
     """One call of the seam: hooks around it, EIO instead of it, a line in the trace after it."""
     name = work.__name__
 
@@ -282,7 +282,7 @@ def _operation(work: Callable[Concatenate[SimProcess, P], R]) -> Callable[Concat
             self.hook(disk.before, name, given)
             try:
                 if name in _MAY_FAIL and self.chance(disk.faults.eio):
-                    _refuse(errno.EIO, name)
+                    refuse(errno.EIO, name)
                 outcome = result = work(self, *args, **named)
             except OSError as error:
                 outcome = errno.errorcode[error.errno or 0]
@@ -297,7 +297,7 @@ def _operation(work: Callable[Concatenate[SimProcess, P], R]) -> Callable[Concat
                 disk.kill(self.pid)
             raise
         finally:
-            disk._note(f"{self.pid} {name}({', '.join([_brief(each) for each in given])}) = {_brief(outcome)}")
+            disk.note(f"{self.pid} {name}({', '.join([_brief(each) for each in given])}) = {_brief(outcome)}")
 
     return call
 
@@ -309,58 +309,58 @@ class SimProcess:
         self.disk, self.pid, self.dead = disk, pid, False
         self.files: dict[int, Open] = {}
 
-    @_operation
+    @operation
     def root(self, path: str) -> int:
         found = self.disk.walk(path)
-        return self._descriptor(found) if isinstance(found, Folder) else _refuse(errno.ENOTDIR, path)
+        return self._descriptor(found) if isinstance(found, Folder) else refuse(errno.ENOTDIR, path)
 
-    @_operation
+    @operation
     def private(self, path: str) -> int:
         found = self.disk.walk(path)
-        return self._descriptor(found) if isinstance(found, Folder) else _refuse(errno.ENOTDIR, path)
+        return self._descriptor(found) if isinstance(found, Folder) else refuse(errno.ENOTDIR, path)
 
-    @_operation
+    @operation
     def open(self, path: str, flags: int, at: int) -> int:
         parent, name = self._place(path, at)
         if name not in parent.names and flags & os.O_CREAT:
             return self._named(self._descriptor(self.disk.make(File, parent, name), flags), path, at)
-        found = _entry(parent, name)
+        found = entry_of(parent, name)
         if flags & os.O_CREAT and flags & os.O_EXCL:
-            _refuse(errno.EEXIST, path)
+            refuse(errno.EEXIST, path)
         if isinstance(found, Folder):
             if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
-                _refuse(errno.EISDIR, path)
+                refuse(errno.EISDIR, path)
         elif flags & os.O_TRUNC:
             self._resize(found, 0)
         return self._named(self._descriptor(found, flags), path, at)
 
-    @_operation
+    @operation
     def folder(self, path: str, at: int) -> int:
-        return self._descriptor(self._folder(_parts(path), at))
+        return self._descriptor(self._folder(parts_of(path), at))
 
-    @_operation
+    @operation
     def close(self, fd: int) -> None:
         self._opened(fd)
         self._close(fd)
 
-    @_operation
+    @operation
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         opened = self._opened(fd)
         if opened.flags & os.O_ACCMODE == os.O_WRONLY:
-            _refuse(errno.EBADF)
+            refuse(errno.EBADF)
         if isinstance(opened.inode, Folder):
-            _refuse(errno.EISDIR)
+            refuse(errno.EISDIR)
         found = bytes(opened.inode.data[offset : offset + size])
         if len(found) > 1 and self.chance(self.disk.faults.short_read):
             found = found[: self.disk.random.randrange(1, len(found))]
         return found
 
-    @_operation
+    @operation
     def write(self, fd: int, data: bytes) -> int:
         opened, size = self._opened(fd), len(data)
         file = opened.inode
         if opened.flags & os.O_ACCMODE == os.O_RDONLY or isinstance(file, Folder):
-            _refuse(errno.EBADF)
+            refuse(errno.EBADF)
         if size == 0:
             return 0
         if size > 1 and self.chance(self.disk.faults.short_write):
@@ -369,111 +369,111 @@ class SimProcess:
         start = old if opened.flags & os.O_APPEND else opened.position
         size = min(size, old + self.disk.room_bytes - start)
         if size <= 0:
-            _refuse(errno.ENOSPC)
+            refuse(errno.ENOSPC)
         file.put(data[:size], start)
         file.mtime_ns = self.disk.now_ns
         self.disk.used_bytes += len(file.data) - old
         opened.position = start + size
         return size
 
-    @_operation
+    @operation
     def truncate(self, fd: int, size: int) -> None:
         opened = self._opened(fd)
         if opened.flags & os.O_ACCMODE == os.O_RDONLY or isinstance(opened.inode, Folder) or size < 0:
-            _refuse(errno.EINVAL)
+            refuse(errno.EINVAL)
         self._resize(opened.inode, size)
 
-    @_operation
+    @operation
     def fsync(self, fd: int) -> None:
         opened, failed = self._opened(fd), self.chance(self.disk.faults.fsync_error)
         self.disk.sync(opened.inode, failed)
         opened.inode.errors += failed
         if opened.errors != opened.inode.errors:  # each open file hears once of an error, whoever's fsync met it
             opened.errors = opened.inode.errors
-            _refuse(self.disk.random.choice((errno.EIO, errno.EIO, errno.ENOSPC)))  # NFS tells of no space here
+            refuse(self.disk.random.choice((errno.EIO, errno.EIO, errno.ENOSPC)))  # NFS tells of no space here
 
-    @_operation
+    @operation
     def fstat(self, fd: int) -> Stat:
-        return _to_stat(self._opened(fd).inode)
+        return to_stat(self._opened(fd).inode)
 
-    @_operation
+    @operation
     def stat(self, path: str, at: int) -> Stat:
-        parts = _parts(path)
+        parts = parts_of(path)
         parent = self._folder(parts[:-1], at)
-        return _to_stat(_entry(parent, parts[-1]) if parts else parent)
+        return to_stat(entry_of(parent, parts[-1]) if parts else parent)
 
-    @_operation
+    @operation
     def rename(self, source: str, target: str, at: int) -> None:
         (here, old), (there, new) = self._place(source, at), self._place(target, at)
-        moved, victim = _entry(here, old), there.names.get(_checked(new))
+        moved, victim = entry_of(here, old), there.names.get(checked(new))
         if victim is moved:
             return
         if isinstance(moved, Folder) and there in moved.inodes():
-            _refuse(errno.EINVAL, target)
+            refuse(errno.EINVAL, target)
         if isinstance(victim, Folder) and here in victim.inodes():
-            _refuse(errno.ENOTEMPTY, target)
+            refuse(errno.ENOTEMPTY, target)
         if isinstance(victim, Folder) != isinstance(moved, Folder) and victim is not None:
-            _refuse(errno.EISDIR if isinstance(victim, Folder) else errno.ENOTDIR, target)
+            refuse(errno.EISDIR if isinstance(victim, Folder) else errno.ENOTDIR, target)
         if isinstance(victim, Folder) and victim.names:
-            _refuse(errno.ENOTEMPTY, target)
+            refuse(errno.ENOTEMPTY, target)
         self.disk.change((here, old, None), (there, new, moved))
 
-    @_operation
+    @operation
     def unlink(self, path: str, at: int) -> None:
         parent, name = self._place(path, at)
-        if isinstance(_entry(parent, name), Folder):
-            _refuse(errno.EISDIR, path)
+        if isinstance(entry_of(parent, name), Folder):
+            refuse(errno.EISDIR, path)
         self.disk.change((parent, name, None))
 
-    @_operation
+    @operation
     def mkdirs(self, path: str, at: int) -> None:
         node = self._folder([], at)
-        for part in _parts(path):
+        for part in parts_of(path):
             inner = node.names.get(part) or self.disk.make(Folder, node, part)
-            node = inner if isinstance(inner, Folder) else _refuse(errno.ENOTDIR, path)
+            node = inner if isinstance(inner, Folder) else refuse(errno.ENOTDIR, path)
 
-    @_operation
+    @operation
     def mkdir(self, path: str, at: int) -> None:
         parent, name = self._place(path, at)
         if name in parent.names:
-            _refuse(errno.EEXIST, path)
+            refuse(errno.EEXIST, path)
         self.disk.make(Folder, parent, name)
 
-    @_operation
+    @operation
     def rmdir(self, path: str, at: int) -> None:
         parent, name = self._place(path, at)
-        found = _entry(parent, name)
+        found = entry_of(parent, name)
         if not isinstance(found, Folder):
-            _refuse(errno.ENOTDIR, path)
+            refuse(errno.ENOTDIR, path)
         if found.names:
-            _refuse(errno.ENOTEMPTY, path)
+            refuse(errno.ENOTEMPTY, path)
         self.disk.change((parent, name, None))
 
-    @_operation
+    @operation
     def listdir(self, path: str, at: int) -> list[str]:
         with suppress(FileNotFoundError):
-            return sorted(self._folder(_parts(path), at).names)
+            return sorted(self._folder(parts_of(path), at).names)
         return []
 
-    @_operation
+    @operation
     def lock(self, fd: int) -> bool:
         opened = self._opened(fd)
         opened.inode.holder = opened.inode.holder or opened
         return opened.inode.holder is opened
 
-    @_operation
+    @operation
     def touch(self, fd: int) -> None:
         self._opened(fd).inode.mtime_ns = self.disk.now_ns
 
-    @_operation
+    @operation
     def copy(self, source: int, target: int) -> int:
         data = self._opened(source).inode
         if isinstance(data, Folder):
-            _refuse(errno.EISDIR)
+            refuse(errno.EISDIR)
         write_all(self, target, bytes(data.data))
         return len(data.data)
 
-    # For the disk and for _operation
+    # For the disk and for operation
 
     def alive(self) -> None:
         if self.dead:
@@ -515,17 +515,17 @@ class SimProcess:
             self.disk.reclaim(opened.inode)
 
     def _opened(self, fd: int) -> Open:
-        return self.files[fd] if fd in self.files else _refuse(errno.EBADF)
+        return self.files[fd] if fd in self.files else refuse(errno.EBADF)
 
     def _folder(self, parts: list[str], at: int) -> Folder:
         node = self._opened(at).inode
         for part in parts:
-            node = _entry(node, part)
-        return node if isinstance(node, Folder) else _refuse(errno.ENOTDIR)
+            node = entry_of(node, part)
+        return node if isinstance(node, Folder) else refuse(errno.ENOTDIR)
 
     def _place(self, path: str, at: int) -> tuple[Folder, str]:
-        parts = _parts(path)
-        return (self._folder(parts[:-1], at), parts[-1]) if parts else _refuse(errno.EISDIR, path)
+        parts = parts_of(path)
+        return (self._folder(parts[:-1], at), parts[-1]) if parts else refuse(errno.EISDIR, path)
 
     def _descriptor(self, inode: Inode, flags: int = os.O_RDONLY) -> int:
         fd = self.disk.next_fd()
@@ -543,27 +543,27 @@ class SimProcess:
         file.mtime_ns = self.disk.now_ns
 
 
-def _refuse(code: int, path: str | None = None) -> NoReturn:
+def refuse(code: int, path: str | None = None) -> NoReturn:
     raise OSError(code, os.strerror(code), path)
 
 
-def _parts(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     escapes = path.startswith("/") or ".." in parts or "\0" in path
-    return _refuse(errno.EPERM, path) if escapes else parts
+    return refuse(errno.EPERM, path) if escapes else parts
 
 
-def _checked(name: str) -> str:
-    return name if len(os.fsencode(name)) <= NAME_BYTES_MAX else _refuse(errno.ENAMETOOLONG, name)
+def checked(name: str) -> str:
+    return name if len(os.fsencode(name)) <= NAME_BYTES_MAX else refuse(errno.ENAMETOOLONG, name)
 
 
-def _entry(node: Inode, name: str) -> Inode:
+def entry_of(node: Inode, name: str) -> Inode:
     if not isinstance(node, Folder):
-        _refuse(errno.ENOTDIR, name)
-    return node.names[name] if name in node.names else _refuse(errno.ENOENT, _checked(name))
+        refuse(errno.ENOTDIR, name)
+    return node.names[name] if name in node.names else refuse(errno.ENOENT, checked(name))
 
 
-def _to_stat(inode: Inode) -> Stat:
+def to_stat(inode: Inode) -> Stat:
     size = len(inode.data) if isinstance(inode, File) else 0
     is_dir = isinstance(inode, Folder)
     return Stat(1, inode.number, size, inode.nlink, inode.mtime_ns, is_dir, not is_dir)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dreamlake_agent.core import events as on
-from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import Loop
 from dreamlake_agent.store import rows
 from tests.sim.disk import SimProcess
@@ -24,8 +23,9 @@ OPEN_FILES_MAX = 8  # of a directory, but for its logs
 class Party:
     """One process. ``busy`` are its threads that stand in the middle of something."""
 
-    def __init__(self, world: World, pid: int, name: str) -> None:
-        self.world, self.pid, self.name = world, pid, name
+    def __init__(self, world: World, pid: int, name: str, home: str = "") -> None:
+        self.world, self.pid, self.name, self.home = world, pid, name, home
+        world.begins(pid, home)
         self.disk: SimProcess = world.disk.process(pid)
         self.busy: set[str] = set()
         self.who = world.describe(pid)
@@ -83,14 +83,14 @@ class AgentProcess(Party):
     """An agent."""
 
     def __init__(self, world: World, pid: int, home: str, memory: Memory) -> None:
-        super().__init__(world, pid, f"a{pid}")
-        self.home, self.memory = home, memory
-        self.who = {**self.who, "endpoint": home, "version": "sim"}
-        self.hub = world.network.listen(home)
+        super().__init__(world, pid, f"a{pid}", home)
+        self.memory = memory
+        self.who = {**self.who, "endpoint": world.endpoint_of(home), "version": "sim"}
+        self.hub = world.listen(home)
         self.workers = Workers()
-        self.core = Agent(world.random(8))
+        self.core = world.core()
         self.uploader = world.uploader()
-        seams = (self.disk, self.hub, self.workers, world, self.who, self._log, memory, self.uploader)
+        seams = (self.disk, self.hub, self.workers, world.seen_from(pid), self.who, self._log, memory, self.uploader)
         self.loop = Loop(self.core, *seams)
         self._remember = sorted(memory.paths)
 

@@ -168,6 +168,7 @@ class Place:
             # And what a client copied that died on its way home: it counts once a person has removed the marker.
             marked = {path.removesuffix(MARKER) for path in left if path.endswith(MARKER)}
             left = [path for path in left if path.removesuffix(UNNAMED).rpartition(".")[0] not in marked]
+        left = [path for path in left if not world.may_stay(self, path)]
         if left:
             raise Violation(f"all is covered and closed, and these stay: {left}")
 

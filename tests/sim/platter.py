@@ -45,6 +45,7 @@ class File(_Inode):
         self.data, self.platter = bytearray(), bytearray()
         self.dirty: dict[int, list[bytes]] = {}  # sector → its versions since the last fsync
         self.sizes: list[int] = []  # lengths since the last fsync
+        self.version = 0  # of its bytes; others may have seen an earlier one
 
     def put(self, data: bytes, offset: int) -> None:
         old = len(self.data)
@@ -85,6 +86,7 @@ class File(_Inode):
         self.sizes.clear()
 
     def _touch(self, start: int, end: int) -> None:
+        self.version += 1
         for sector in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
             self.dirty.setdefault(sector, []).append(self._sector(sector))
         self.sizes.append(len(self.data))

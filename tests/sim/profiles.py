@@ -43,6 +43,7 @@ class Profile:
     preempt: float = 0.02  # per disk call: somebody else has a turn in the middle
     blind: float = 0.0  # of worlds in which no agent can see a pid, so that locks must say who lives
     lies: float = 0.0  # per verdict: it is the wrong one
+    no_cto: float = 0.0  # of worlds with nodes: no close-to-open consistency
     spool: float = 0.0  # of clients: their journals are in a spool
     disk: Faults = field(default_factory=Faults)
     network: NetworkFaults = field(default_factory=NetworkFaults)
@@ -272,6 +273,76 @@ RESTORED = Profile(
     {},
     clients=1,
     scene=("start_agent", "back_up", "rest", "rest", "agent_sends", "restore", "call", "rest", "rest", "agent_sends"),
+)
+
+
+# Worlds of several nodes (tests/sim/nodes.py).
+_NODES = {**EVERYDAY, "push": 0.0, "while": 0.6, **_ARRIVALS, "start_agent": 2.0, "flush_durable": 1.0}
+NODES = (
+    Profile("many nodes", {**_NODES, "stop_agent": 0.3}, clients=5),
+    Profile(
+        "paused", {**_NODES, "pause_agent": 1.0, "doze_agent": 2.0, "kill_agent": 0.3, "doze_client": 0.5}, clients=4
+    ),
+    Profile("cut off", {**_NODES, "cut_off": 1.0, "doze_agent": 0.5, "kill_client": 0.5}, clients=4),
+    Profile(
+        "nodes die",
+        {**_NODES, "node_dies": 0.5, "kill_client": 1.0, "kill_agent": 1.0, "doom_agent": 1.0, "sync": 3.0},
+        clients=4,
+    ),
+    Profile("taken over by hand", {**_NODES, "take_over": 0.7, "doze_agent": 1.0, "kill_agent": 0.3}, clients=4),
+    Profile(
+        "nodes without power",
+        {
+            **_NODES,
+            "power": 0.4,
+            "doom_power": 0.6,
+            "node_dies": 0.2,
+            "doom_agent": 0.5,
+            "pause_client": 2.0,
+            "flush_durable": 5.0,
+            "call": 40.0,
+        },
+        clients=4,
+    ),
+    Profile(
+        "nodes and everything",
+        {
+            **_NODES,
+            "pause_agent": 0.5,
+            "doze_agent": 1.0,
+            "doze_client": 0.5,
+            "pause_client": 0.3,
+            "cut_off": 0.5,
+            "node_dies": 0.3,
+            "take_over": 0.3,
+            "kill_client": 0.5,
+            "doom_client": 0.5,
+            "kill_agent": 0.5,
+            "doom_agent": 0.5,
+            "stop_agent": 0.3,
+            "jump": 0.3,
+            "sync": 2.0,
+            "upload": 1.0,
+            "open_another": 0.5,
+            "fork": 0.3,
+        },
+        clients=5,
+        sessions=2,
+        blind=0.2,
+    ),
+)
+
+# A client of another node is paused before it has synced what its owner has read of it; then the site loses its power.
+UNSYNCED = Profile(
+    "unsynced",
+    {},
+    clients=2,
+    scene=(
+        *("start_agent", "start_agent", "rest", "rest"),
+        *("call",) * 6,
+        *("pause_client", "wait", "wait", "turns", "turns", "call", "flush_durable"),
+        *("turns", "work", "turns", "work", "turns", "power"),
+    ),
 )
 
 

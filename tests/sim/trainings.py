@@ -10,7 +10,7 @@ from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.link import Switchboard
 from dreamlake.wire import jsons, ops
 from dreamlake.wire.state import FILES_LOG, LOGS_LOG, PARAMETERS_LOG, data_log
-from dreamlake.world.disk import NEW, WRITE, write_all
+from dreamlake.world.disk import NEW, WRITE, let_go, write_all
 from dreamlake.writer import Process, Writer, _writers
 from tests.sim.parties import Party
 from tests.sim.places import SPOOL, Place, place_of
@@ -217,7 +217,8 @@ class Training:
         conversation = self.conversation
         if conversation.refused:
             raise Violation(f"{self.client.name} was refused: {conversation.refused}")
-        self._check_memory(conversation)
+        if self.world.counts(self):
+            self._check_memory(conversation)
         for request, book in self.flushes:
             if request.done.is_set():
                 self._flushed(request, book)
@@ -236,7 +237,7 @@ class Training:
         if call.free:
             return True
         index = self.conversation.index_of(call.track, call.ordinal)
-        call.index = None if self.place.wiped else index
+        call.index = index if not self.place.wiped and self.world.counts(self) else None
         return index is not None
 
     def _flushed(self, request: FlushRequest, book: Book) -> None:
@@ -248,10 +249,11 @@ class Training:
         self.world.note(f"{self.client.name} flushed {request.end}{' durable' if request.durable else ''}")
         if book.gone or book.place.wiped:
             return
-        at = self.world.user.root(book.place.path)
-        if not is_committed(self.world.user, at, book.place.path, book.client, request.end):
+        reader = self.world.reader_for(self)
+        at = reader.root(book.place.path)
+        if self.world.counts(self) and not is_committed(reader, at, book.place.path, book.client, request.end):
             raise Violation(f"{self.client.name} was told that {request.end} is flushed, and it is not committed")
-        self.world.user.close(at)
+        reader.close(at)
         if request.durable:
             for call in book.returned(request.end):
                 call.durable = call.pinned = True
@@ -274,20 +276,19 @@ class Client(Party):
     """A training process, with one session open or two; or a forked child of one, with none yet."""
 
     def __init__(self, world: World, pid: int, home: str) -> None:
-        super().__init__(world, pid, f"c{pid}")
-        self.home = home
+        super().__init__(world, pid, f"c{pid}", home)
         self.trainings: list[Training] = []
         self.inherited: list[str] = []  # paths of sessions that the parent has open
         self.credits: dict[Conversation, int] = {}
         self.number = 0
         self.paused = 0.0
         self._spools = world.profile.spool > 0 and world.chance.random() < world.profile.spool
-        self.board = Switchboard(world.network.connect, self._find, self._start, self._gone)
+        self.board = Switchboard(world.connect_from(home), self._find, self._start, self._gone)
         self.process = Process(
             disk=self.disk,
             make_folder=self._make_folder,
             path_of=self._path_of,
-            wall_ns=world.wall_ns,
+            wall_ns=world.seen_from(pid).wall_ns,
             random=world.client_id,
             myself=lambda: self.who,
             link=lambda: self,
@@ -327,11 +328,11 @@ class Client(Party):
             conversation.leave()
 
     def _find(self) -> str | None:
-        return self.home if self.world.agent_at(self.home) is not None else None
+        return self.world.endpoint_of(self.home) if self.world.agent_at(self.home) is not None else None
 
     def _start(self) -> str:
         self.world.start_agent(self.home)
-        return self.home
+        return self.world.endpoint_of(self.home)
 
     def _gone(self, conversation: Conversation) -> None:
         for training in self.trainings:
@@ -359,7 +360,7 @@ class Client(Party):
         journals = [each[3] for training in self.trainings for each in training.pen.journal._segments]
         spools = [training.pen.journal.spool for training in self.trainings]
         journals += [fd for spool in spools if spool is not None for fd in (spool.root, spool._marker)]
-        self.world.act(child, "call", lambda: [child.disk.close(fd) for fd in journals])
+        self.world.act(child, "call", lambda: [let_go(child.disk, fd) for fd in journals])
 
     def exit(self) -> None:
         """The end of a script that closed its sessions."""

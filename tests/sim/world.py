@@ -18,9 +18,11 @@ from typing import Any, ClassVar, TypeVar
 
 from dreamlake.conversation import FlushRequest
 from dreamlake.world import processes
+from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import NoUploader, Uploader
+from dreamlake_agent.loop import World as LoopWorld
 from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
-from tests.sim.network import NetworkFaults, SimNetwork
+from tests.sim.network import Hub, Line, NetworkFaults, SimNetwork
 from tests.sim.ownership import check_ownership
 from tests.sim.parties import AgentProcess, Memory, Party
 from tests.sim.places import SPOOL, Place, place_of
@@ -42,6 +44,8 @@ NESTED = ("call", "link", "agent", "work", "network")
 class World:
     """It is also the ``World`` that the loop asks for time, chance and who lives."""
 
+    calm_seconds = 0.1  # a turn
+
     def __init__(self, seed: int, profile: Profile | None = None) -> None:
         self.seed, self.chance = seed, Random(seed)
         self.profile = (profile or profile_of(seed)).drawn(self.chance)
@@ -62,12 +66,15 @@ class World:
         self._copies = self._edits = 0
         self._homes = [f"ipc://{name}" for name in "abc"[: self.profile.homes]]
         self._memories = {home: Memory() for home in self._homes}
-        self.disk = SimDisk(self.chance, self.profile.disk)
+        self.disk = self.make_disk()
         self.network = SimNetwork(self.chance, self.profile.network)
         self.disk.mkdirs("/runs/w")
         self.disk.mkdirs("/scratch")
         self.disk.settle()
         self.disk.before, self.disk.after = self._before, self._after
+
+    def make_disk(self) -> SimDisk:
+        return SimDisk(self.chance, self.profile.disk)
 
     # ── for the loop ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,6 +107,41 @@ class World:
         return processes.ALIVE if lives else processes.GONE
 
     # ── for the parties ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    # Of processes on one machine; nodes of their own have tests/sim/nodes.py.
+
+    def begins(self, pid: int, home: str) -> None:
+        """A process is about to be, at that home."""
+
+    def seen_from(self, pid: int) -> LoopWorld:
+        """Time, chance and who lives, as that process sees them."""
+        return self
+
+    def endpoint_of(self, home: str) -> str:
+        """Where the agent of that home says that it listens."""
+        return home
+
+    def may_stay(self, place: Place, path: str) -> bool:
+        """Whether a journal, or what was captured for one, may be in a directory that was let go."""
+        return False
+
+    def core(self) -> Agent:
+        """What decides for an agent that starts."""
+        return Agent(self.random(8))
+
+    def listen(self, home: str) -> Hub:
+        return self.network.listen(home)
+
+    def connect_from(self, home: str) -> Callable[[str], Line]:
+        return self.network.connect
+
+    def reader_for(self, training: Training) -> SimProcess:
+        """Who sees what the training's process sees."""
+        return self.user
+
+    def counts(self, training: Training) -> bool:
+        """Whether what the agent says to the training just now will hold, whoever dies."""
+        return True
 
     def describe(self, pid: int) -> dict[str, Any]:
         return {"host": "sim", "boot": str(self.boot), "ns": "", "pid": pid, "start": float(pid)}
@@ -160,7 +202,11 @@ class World:
                 finally:
                     self._depth -= 1
         if any(each.pid == pid and not each.dead for each in self.agents):
-            check_ownership(self.disk, pid, name, given)
+            self.check_call(pid, name, given)
+
+    def check_call(self, pid: int, name: str, given: tuple[object, ...]) -> None:
+        """Hold what an agent is about to do against what it may do."""
+        check_ownership(self.disk, pid, name, given)
 
     def _after(self, pid: int, name: str, given: tuple[object, ...]) -> None:
         if not self._calm and self._dooms.get(pid) == 0:
@@ -462,7 +508,7 @@ class World:
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
         for _ in range(CALM_TURNS_MAX):
-            self.now += 0.1
+            self.now += self.calm_seconds
             self.disk.now_ns = self.wall_ns()
             for home in self._homes:
                 self.start_agent(home)

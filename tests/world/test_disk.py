@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,6 +34,7 @@ from dreamlake.world.disk import (
     write_all,
 )
 from tests.sim.disk import SimDisk
+from tests.sim.shared import SharedDisk
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Place:
         return read_file(self.disk, path, self.at, 1 << 20)
 
 
-@pytest.fixture(params=["real", "sim"])
+@pytest.fixture(params=["real", "sim", "shared"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "real":
         real = RealDisk()
@@ -62,7 +64,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield Place(real, str(tmp_path), at, lambda path: shutil.rmtree(tmp_path / path))
         real.close(at)
     else:
-        disk = SimDisk(Random(0))
+        one_node = {0: "n", 1: "n"}  # of the user, and of the process
+        disk = SimDisk(Random(0)) if request.param == "sim" else SharedDisk(Random(0), nodes=one_node)
         disk.mkdirs("/exp")
         sim = disk.process(1)
         yield Place(sim, "/exp", sim.root("/exp"), lambda path: disk.remove_tree(f"/exp/{path}"))
@@ -495,9 +498,12 @@ def test_sync_folder_takes_a_folder_only(place: Place) -> None:
 # Both, call by call
 
 
+@pytest.mark.parametrize("kind", [SimDisk, partial(SharedDisk, nodes={0: "n", 1: "n"})], ids=["sim", "shared"])
 @pytest.mark.parametrize("seed", range(40))
-def test_the_same_random_calls_get_the_same_answers_from_both(tmp_path: Path, seed: int) -> None:
-    random, pretend = Random(seed), SimDisk(Random(0))
+def test_the_same_random_calls_get_the_same_answers_from_both(
+    tmp_path: Path, seed: int, kind: Callable[..., SimDisk]
+) -> None:
+    random, pretend = Random(seed), kind(Random(0))
     pretend.mkdirs("/exp")
     disks: tuple[Disk, Disk] = (RealDisk(), pretend.process(1))
     opened = [(disks[0].root(str(tmp_path)), disks[1].root("/exp"))]  # of each disk its descriptor
