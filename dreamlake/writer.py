@@ -6,6 +6,7 @@ ordinals of points, and the way to begin again when the user has removed the dir
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -30,7 +31,8 @@ from dreamlake.world.disk import READ, REAL_DISK, Disk, Stat, folders_above, pat
 
 log = logging.getLogger("dreamlake")
 
-FOLDERS = (".dreamlake/journals", ".dreamlake/incoming")
+INCOMING = ".dreamlake/incoming"
+FOLDERS = (".dreamlake/journals", INCOMING)
 _MOVES_MAX = 5  # of one captured file while it is fsynced
 _no_spool_said: set[str] = set()
 _CARRY_TRIES = 10  # to read a removed journal, a second each; then what could not be read counts as lost
@@ -516,8 +518,19 @@ class Writer:
     def close(self) -> None:
         _writers.pop(self.conversation, None)
         self._process.link().remove(self.conversation)
-        self.journal.close(covered=self.conversation.is_covered_afar())
+        is_covered = self.conversation.is_covered_afar()
+        self.journal.close(covered=is_covered)
+        if is_covered:
+            self._drop_captures()
         self._disk.close(self.at)
+
+    def _drop_captures(self) -> None:
+        """What is still on its way to a place was replaced before it came there: all else has been placed. An owner on
+        another node does not clear it away, since a journal that it does not see now it may see later."""
+        with contextlib.suppress(OSError):
+            for name in self._disk.listdir(INCOMING, self.at):
+                if name.startswith(self.journal.client.hex()):
+                    self._disk.unlink(f"{INCOMING}/{name}", self.at)
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's journal alone."""

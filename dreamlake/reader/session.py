@@ -25,7 +25,7 @@ from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
 from dreamlake.wire.apply import Applied
 from dreamlake.wire.codec import Damaged
-from dreamlake.wire.names import DREAMLAKE, name_of
+from dreamlake.wire.names import name_of
 from dreamlake.wire.state import (
     CHUNK_SIZE,
     FILES_VIEW,
@@ -148,9 +148,8 @@ class SessionReader:
         written."""
         if self._patience is None:
             return True
-        if loaded.checkpoint is None:
-            there = CHECKPOINT.rpartition("/")[2] in self._disk.listdir(DREAMLAKE, self._at)
-            return not there or not self._patience.again(CHECKPOINT, "is not whole")
+        if loaded.checkpoint is None:  # an owner writes one before anything else
+            return not self._patience.again(CHECKPOINT, "is not seen, or not whole")
         for log in HISTORIES:
             if log in loaded.checkpoint.logs and not is_whole(self._disk, self._at, log, loaded.checkpoint):
                 return not self._patience.again(log, "is not what its checkpoint says")

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, ClassVar, TypeVar
 
 from dreamlake.conversation import FlushRequest
+from dreamlake.reader.segments import JOURNALS, is_torn
 from dreamlake.world import processes
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.loop import NoUploader, Uploader
@@ -122,8 +123,18 @@ class World:
         return home
 
     def may_stay(self, place: Place, path: str) -> bool:
-        """Whether a journal, or what was captured for one, may be in a directory that was let go."""
-        return False
+        """Whether that may stay in the directory when all is over: a segment of which power loss took the header may be
+        one that another node has just begun, for all that an owner knows, and goes some time later."""
+        if not place.power_lost or not path.startswith(JOURNALS):
+            return False
+        client = path.rpartition("/")[2][:32]
+        at = self.user.root(place.path)
+        try:  # or what was made for that one
+            return any(
+                name.startswith(client) and is_torn(self.user, at, name) for name in self.user.listdir(JOURNALS, at)
+            )
+        finally:
+            self.user.close(at)
 
     def core(self) -> Agent:
         """What decides for an agent that starts."""

@@ -481,9 +481,6 @@ class Agent:
                 yield from self._look_after(session, client)
             elif client.id in session.held and not client.stands:
                 yield from self._turn_away(session, client)
-            elif client.foreign and client.stands and client.state not in (None, ops.RUNNING, ops.KILLED_STATE):
-                # It has closed its journal itself, and left what it had captured.
-                yield do.DropJournal(session.key, client.id)
             elif client.peer is None or self._now - client.heard > config.HEARD_SECONDS:
                 self._forget(session, client)
         yield from self._welcome_held(session)
