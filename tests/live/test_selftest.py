@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,6 @@ def agreed(made: Cluster) -> tuple[int, dict[str, dict[str, Any]]]:
     assert reading.strict(one.stdout)["two_nodes"] is True
     assert not [name for name in os.listdir(made.backing) if name.startswith(PREFIX)]
     return one.returncode, findings(one)
-
-
-@pytest.mark.parametrize("two_nodes", [()], indirect=True, ids=["plain"])
-def test_two_nodes_on_a_right_disk_find_that_all_of_it_holds(two_nodes: Cluster) -> None:
-    code, found = agreed(two_nodes)
-    assert code == 0, found
-    assert {found[name]["verdict"] for name in NEEDED} == {"holds"}, found
-    assert found["a lock (flock) is seen by the other node"]["verdict"] == "holds"
 
 
 BAD = ("--stale", 0.6, "--late", 0.4, "--zeros", "--locks", "local")
@@ -158,8 +150,11 @@ def test_one_that_waits_and_is_interrupted_leaves_nothing(home: Path, place: Pat
 
 def _has_agents(pid: int) -> bool:
     """Whether it has come as far as the real thing."""
-    children = psutil.Process(pid).children(recursive=True)
-    return any("dreamlake_agent.main" in " ".join(each.cmdline()) for each in children)
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "dreamlake_agent.main" in " ".join(child.cmdline()):
+                return True
+    return False
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
