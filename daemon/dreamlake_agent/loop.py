@@ -240,7 +240,7 @@ class Loop:
                 return on.NotOpened(key, "trouble", str(error))
             beat = error.beat if error.is_owed or error.is_far(self.who) else None
             found = (error.reason_for(self.who), error.endpoint_for(self.who), beat, not error.may_be_gone)
-            return on.NotOpened(key, "owned", *found, owed=error.is_owed)
+            return on.NotOpened(key, "owned", *found, age=error.age, owed=error.is_owed)
         except DamagedView as error:
             return on.NotOpened(key, "damaged", f"{effect.path}/{error}")
         except OSError as error:

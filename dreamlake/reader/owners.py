@@ -62,19 +62,25 @@ def read_record(disk: Disk, path: str, at: int) -> dict[str, Any] | None:
     return None
 
 
-def read_beat(disk: Disk, at: int, epoch: int) -> dict[str, Any]:
-    """What the owner of that epoch last said of itself. When that cannot be read (power loss took it), only its
-    ``node``, which its folder is called by; nothing of one that is about to end."""
+def beat_path(disk: Disk, at: int, epoch: int) -> str | None:
+    """Where the owner of that epoch shows that it lives; None of one that is about to end, or had no epoch."""
     try:
         nonces = disk.listdir(epoch_path(epoch), at)
     except OSError as error:
         if error.errno in (*_REPLACED, errno.ENOTDIR):
-            return {}
+            return None
         raise
-    for nonce in nonces:
-        beat = read_record(disk, f"{epoch_path(epoch)}/{nonce}/{BEAT}", at)
-        return {"node": nonce[:NODE_CHARS]} if beat is None else beat
-    return {}
+    return f"{epoch_path(epoch)}/{nonces[0]}/{BEAT}" if nonces else None
+
+
+def read_beat(disk: Disk, at: int, epoch: int) -> dict[str, Any]:
+    """What the owner of that epoch last said of itself. When that cannot be read (power loss took it), only its
+    ``node``, which its folder is called by; nothing of one that is about to end."""
+    path = beat_path(disk, at, epoch)
+    if path is None:
+        return {}
+    beat = read_record(disk, path, at)
+    return {"node": path.split("/")[-2][:NODE_CHARS]} if beat is None else beat
 
 
 def last_word(disk: Disk, at: int) -> dict[str, Any] | None:

@@ -173,8 +173,18 @@ def test_signs_and_owners_forget() -> None:
     assert signs.silence(FAR, 1, 0.0, 15.0) == 5.0
     signs.forget(FAR)
     assert signs.silence(FAR, 1, 0.0, 20.0) == 0.0
-    assert not owners.is_gone(KEY, PATH, (1, 1), 0.0, is_locked=False)
+    assert not owners.is_gone(KEY, PATH, (1, 1), 0.0, 0.0, is_locked=False)
     assert list(owners.due(GONE)) == [(KEY, PATH)]
     owners.forget(KEY)
     assert list(owners.due(2 * GONE)) == []
-    assert not owners.is_gone(KEY, PATH, (1, 1), 3 * GONE, is_locked=False)
+    assert not owners.is_gone(KEY, PATH, (1, 1), 0.0, 3 * GONE, is_locked=False)
+
+
+def test_an_owner_whose_last_beat_is_old_when_first_seen_is_not_waited_for() -> None:
+    old = GONE + SKEW_SECONDS
+    assert Owners(GONE).is_gone(KEY, PATH, (1, 1), old, 10.0, is_locked=False)
+    assert not Owners(GONE).is_gone(KEY, PATH, (1, 1), old - 1, 10.0, is_locked=False)
+    assert not Owners(GONE).is_gone(KEY, PATH, (1, 1), old, 10.0, is_locked=True)
+    owners = Owners(GONE)
+    assert not owners.is_gone(KEY, PATH, (1, 1), 0.0, 10.0, is_locked=False)
+    assert not owners.is_gone(KEY, PATH, (1, 2), old, 20.0, is_locked=False), "it has just shown itself"

@@ -151,8 +151,10 @@ class Place:
         promises.check_edits(tree, self.edits)
         promises.check_views(tree, loaded.state, self.edits)
         # Not promised (docs/durability.md): an upload whose fsync had failed for one, and whom another then asked.
-        # Nor one to a place that others upload to as well, of a journal that could not be seen for a while.
-        if not (self.power_lost and world.profile.disk.fsync_error) and not self.wiped:
+        # Nor one to a place that others upload to as well, of a journal that could not be seen for a while, or did not
+        # come with the copy.
+        is_partial = self.wiped or (self.copied and any(book.spooled for book in self.books))
+        if not (self.power_lost and world.profile.disk.fsync_error) and not is_partial:
             promises.check_files(tree, loaded.state, self.books)
         promises.check_ends(loaded.state, self.books, doubtful=world.profile.lies > 0)
         for log in self.left:

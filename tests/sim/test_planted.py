@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dreamlake.conversation import Conversation
+from dreamlake.reader.owners import last_word
 from dreamlake.wire import messages, window
 from dreamlake.world.disk import CREATE, READ_APPEND
 from dreamlake_agent import loop
@@ -21,7 +22,7 @@ from dreamlake_agent.store import directory, rows
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.directory import Directory
 from dreamlake_agent.store.files import Files
-from dreamlake_agent.store.owner import Owner, read_record, write_record
+from dreamlake_agent.store.owner import Owner, claim, fence, write_record
 from tests.sim import world
 from tests.sim.profiles import PLACED, REPLACED, Profile
 from tests.sim.world import World, run
@@ -34,12 +35,14 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def no_owner(patch: pytest.MonkeyPatch) -> None:
     """An agent writes a directory although another one holds its lock."""
 
-    def acquire(disk: Any, at: int, who: dict[str, Any]) -> Owner:
+    def acquire(disk: Any, at: int, who: dict[str, Any], nonce: str, _verdict: Any) -> Owner:
         disk.mkdirs(".dreamlake/journals", at)
         fd = disk.open(".dreamlake/owner", READ_APPEND | CREATE, at)
         disk.lock(fd)  # and never looks at the answer
-        owner = Owner(fd, int((read_record(disk, at) or {}).get("epoch", 0)) + 1)
-        write_record(disk, owner, who)
+        owner = claim(disk, at, who, nonce, last_word(disk, at))
+        owner.fd = fd
+        fence(owner)
+        write_record(owner, who)
         return owner
 
     patch.setattr(directory, "acquire", acquire)
@@ -250,7 +253,7 @@ def failed_fsync_asked_again(patch: pytest.MonkeyPatch) -> None:
 # Where each is looked for: in the storms of these profiles, or in a scene made for what storms hardly come to.
 PLANTED: list[tuple[Plant, tuple[str, ...] | Profile]] = [
     (no_owner, ("crashy", "quiet", "lossy", "everything")),
-    (ack_before_commit, ("crashy", "power")),
+    (ack_before_commit, ("full", "lossy")),
     (unlinked_before_checkpoint, ("crashy", "power", "everything")),
     (client_id_used_again, ("quiet", "crashy", "lossy")),
     (old_journal_after_new_operations, ("crashy", "everything")),

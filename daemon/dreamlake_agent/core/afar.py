@@ -26,6 +26,12 @@ class _Sign:
     since: float
 
 
+def _since(age: float, now: float) -> float:
+    """Since when the first sign that is seen is the same. The disk says how old it is; but some file systems let each
+    node say when a file was changed, and what is believed of one may be old itself."""
+    return now - max(0.0, age - SKEW_SECONDS)
+
+
 class Signs:
     """Signs of life, of clients."""
 
@@ -34,11 +40,10 @@ class Signs:
         self._last: dict[bytes, _Sign] = {}
 
     def silence(self, client: bytes, sign: Any, age: float, now: float) -> float:
-        """How long it has shown no other sign than this. The first one that is seen may be old, as the disk says; but
-        some file systems let each node say when a file was changed, and what is believed of one may be old itself."""
+        """How long it has shown no other sign than this."""
         last = self._last.get(client)
         if last is None:
-            last = self._last[client] = _Sign(sign, now - max(0.0, age - SKEW_SECONDS))
+            last = self._last[client] = _Sign(sign, _since(age, now))
         elif last.what != sign:
             last = self._last[client] = _Sign(sign, now)
         return now - last.since
@@ -69,14 +74,15 @@ class Owners:
         self._gone_seconds = gone_seconds
         self._owned: dict[Key, _Owned] = {}
 
-    def is_gone(self, key: Key, path: str, beat: Any, now: float, *, is_locked: bool) -> bool:
-        """Whether the owner that has shown ``beat`` is gone, as far as lock and beats say."""
+    def is_gone(self, key: Key, path: str, beat: Any, age: float, now: float, *, is_locked: bool) -> bool:
+        """Whether the owner that has shown ``beat``, so many seconds ago, is gone, as far as lock and beats say."""
         owned = self._owned.get(key)
-        if owned is None or owned.beat != beat or is_locked:
-            self._owned[key] = _Owned(path, beat, now, now)
-            return False
+        if owned is None:
+            owned = self._owned[key] = _Owned(path, beat, _since(age, now), now)
+        elif owned.beat != beat or is_locked:
+            owned = self._owned[key] = _Owned(path, beat, now, now)
         owned.path, owned.looked = path, now
-        return now - owned.since >= self._gone_seconds
+        return not is_locked and now - owned.since >= self._gone_seconds
 
     def forget(self, key: Key) -> None:
         """It is ours, or cannot be seen: what was seen before proves nothing."""

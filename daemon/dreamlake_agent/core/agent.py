@@ -348,7 +348,8 @@ class Agent:
             yield from self._stall(session, event.reason)
             return
         if event.beat is not None:
-            is_gone = self._owners.is_gone(session.key, session.path, event.beat, self._now, is_locked=event.locked)
+            seen = (session.key, session.path, event.beat, event.age)
+            is_gone = self._owners.is_gone(*seen, self._now, is_locked=event.locked)
             if event.owed or is_gone:
                 why = "has shown no sign of life, and its lock is free" if is_gone else "did not finish a takeover"
                 text = f"{session.path} is {event.reason.partition(',')[0]}, which {why}: taking over"

@@ -66,8 +66,9 @@ class Opened:
 @dataclass(frozen=True)
 class NotOpened:
     """The directory cannot be ours now: ``owned`` elsewhere (with its endpoint), ``unseen``, ``damaged``, or in
-    ``trouble``. ``beat``: what its owner on another node has shown last, and ``locked``, whether that one's lock is
-    held, as far as can be seen. ``owed``: a takeover was begun, and nobody goes on with it."""
+    ``trouble``. ``beat``: what its owner on another node has shown last, ``age``: how many seconds ago, and
+    ``locked``, whether that one's lock is held, as far as can be seen. ``owed``: a takeover was begun, and nobody goes
+    on with it."""
 
     key: Key
     why: str
@@ -76,6 +77,7 @@ class NotOpened:
     beat: tuple[int, int] | None = None
     locked: bool = True
     owed: bool = False
+    age: float = 0.0
 
 
 @dataclass(frozen=True)

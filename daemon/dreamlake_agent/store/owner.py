@@ -18,6 +18,7 @@ from dreamlake.reader.owners import (
     BEAT,
     EPOCHS,
     OWNER,
+    beat_path,
     epoch_of,
     epoch_path,
     epochs,
@@ -48,13 +49,16 @@ Verdict = Callable[[dict[str, Any]], str]
 class OwnedElsewhere(Exception):
     """Another agent owns the directory; ``record`` is what it says of itself.
 
-    ``may_be_gone``: it is of another node, and its lock is free: when no further beat comes, it is gone. ``is_owed``: a
-    takeover was begun, and has to be done again.
+    ``may_be_gone``: it is of another node, and its lock is free: when no further beat comes, it is gone. ``age``: how
+    many seconds ago the last one came, by the clock of whoever keeps the disk. ``is_owed``: a takeover was begun, and
+    has to be done again.
     """
 
-    def __init__(self, record: dict[str, Any], *, may_be_gone: bool = False, is_owed: bool = False) -> None:
+    def __init__(
+        self, record: dict[str, Any], *, may_be_gone: bool = False, age: float = 0.0, is_owed: bool = False
+    ) -> None:
         super().__init__(f"owned by pid {record.get('pid')} on {record.get('host')}")
-        self.record, self.may_be_gone, self.is_owed = record, may_be_gone, is_owed
+        self.record, self.may_be_gone, self.age, self.is_owed = record, may_be_gone, age, is_owed
         endpoint = record.get("endpoint")
         self.endpoint = endpoint if isinstance(endpoint, str) else None
 
@@ -168,7 +172,7 @@ def acquire(disk: Disk, at: int, who: dict[str, Any], nonce: str, verdict: Verdi
         if is_locked is False or (record is not None and not is_free(record, who, verdict, is_locked=is_locked)):
             record = record or {}
             gone = is_locked is True and not processes.is_here(record, who)
-            raise OwnedElsewhere(record, may_be_gone=gone)
+            raise OwnedElsewhere(record, may_be_gone=gone, age=_age(disk, at, record, fd) if gone else 0.0)
         if record is not None and record.get("renews") and not record.get("released"):
             raise OwnedElsewhere(record, is_owed=True)
         owner = claim(disk, at, who, nonce, record)
@@ -182,6 +186,15 @@ def acquire(disk: Disk, at: int, who: dict[str, Any], nonce: str, verdict: Verdi
             end(owner)
             raise
         return owner
+
+
+def _age(disk: Disk, at: int, record: dict[str, Any], fd: int) -> float:
+    """How long ago the last beat came, of an owner whose file we have locked."""
+    path = beat_path(disk, at, epoch_of(record))
+    if path is None:
+        return 0.0
+    disk.touch(fd)
+    return max(0, disk.fstat(fd).mtime_ns - disk.stat(path, at).mtime_ns) / 1e9
 
 
 def is_free(record: dict[str, Any], who: dict[str, Any], verdict: Verdict, *, is_locked: bool | None) -> bool:
