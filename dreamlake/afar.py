@@ -20,6 +20,8 @@ from dreamlake.wire import codec
 from dreamlake.wire.state import SESSION_LOG
 from dreamlake.world.disk import READ, Disk, sync_folder
 
+KEPT_AFAR = "dreamlake: the agent on %s keeps %s, and reads this process's journal there"
+
 # A checkpoint that looks as it did is read all the same this often: what a file looks like may be of before.
 _READ_SECONDS = 5.0
 _AWAITED_SECONDS = config.SCAN_SECONDS / 4  # between two looks while somebody waits
@@ -49,12 +51,13 @@ class Afar:
 
     # ── the owner ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def find_owner(self, now: float) -> dict[str, Any] | None:
-        """What the owner said of itself within the last second, while it is on another node; None else."""
+    def find_owner(self, now: float, *, again: bool = False) -> dict[str, Any] | None:
+        """What the owner said of itself within the last second, while it is on another node; None else. ``again``:
+        look now, for somebody has said that there is one."""
         if not self._lock.acquire(timeout=_HANGS_SECONDS):
             return self._found[1]
         try:
-            if now - self._found[0] >= config.SCAN_SECONDS:
+            if again or now - self._found[0] >= config.SCAN_SECONDS:
                 self._find_owner(now)
             return self._found[1]
         finally:

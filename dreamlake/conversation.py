@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dreamlake import config
-from dreamlake.afar import Afar
+from dreamlake.afar import KEPT_AFAR, Afar
 from dreamlake.journal import Journal
 from dreamlake.reader.commits import Checkpoint
 from dreamlake.wire import capabilities, codec, messages, window
@@ -437,13 +437,15 @@ class Conversation:
             return
         if self._apart_until == 0.0:
             self.was_apart = True
-            level = logging.WARNING if self.owner_elsewhere(now) is None else logging.INFO
-            log.log(
-                level,
-                "dreamlake: %s: %s; every call is kept in its journal until an agent that can see it comes",
-                self.hello["path"],
-                why,
-            )
+            owner = self.afar.find_owner(now, again=True) if self.afar is not None else None
+            if owner is None:
+                log.warning(
+                    "dreamlake: %s: %s; every call is kept in its journal until an agent that can see it comes",
+                    self.hello["path"],
+                    why,
+                )
+            else:
+                log.info(KEPT_AFAR, owner["host"], self.hello["path"])
         self._elsewhere = None
         self.phase, self.line, self._apart_until = APART, None, now + _APART_SECONDS
         self.no_agent, self.no_agent_since = why, -1e9

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
+from dreamlake.afar import KEPT_AFAR
 from dreamlake.errors import AgentUnavailable, NotSynced, SessionDamaged
 from dreamlake.exits import asked_to_end, install_hooks, open_sessions, parent_pid
 from dreamlake.files import FileBuilder, Files
@@ -298,7 +299,7 @@ class Session:
                 Registry().add(conversation.hello["path"])
             owner = writer.owner_elsewhere()
             if owner is not None:
-                log.info("dreamlake: the agent on %s keeps %s, and reads our journal there", owner["host"], self._path)
+                log.info(KEPT_AFAR, owner["host"], self._path)
                 return
             if conversation.was_apart:
                 return  # that was the word
