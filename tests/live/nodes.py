@@ -213,9 +213,10 @@ class Cluster:
             for log in node.home.rglob("agent.log*"):
                 print(f"{node.name}: {log.read_text()[-4000:]}")
         for path in sorted((self.session / ".dreamlake").rglob("*")):
-            print(path.relative_to(self.session), path.stat().st_size)
-            if path.name in ("owner", "beat"):
-                print(path.read_text())
+            with contextlib.suppress(FileNotFoundError):  # somebody may still be writing
+                print(path.relative_to(self.session), path.stat().st_size)
+                if path.name in ("owner", "beat"):
+                    print(path.read_text())
 
 
 @contextlib.contextmanager

@@ -122,8 +122,9 @@ for folder, kind in zip(folders, kinds):
         os.symlink(precious + "/secret", f"{inner}incoming/{client}-evil")
     elif kind == "views":
         for name in ("session.json", "parameters.json"):
+            os.rename(f"{folder}/{name}", f"{folder}/was-{name}")
+            os.symlink(precious + "/thesis.tex", f"{folder}/{name}")
             os.symlink(precious + "/thesis.tex", f"{folder}/{name}.tmp")
-        os.symlink(precious + "/thesis.tex", inner + "checkpoint.tmp")
     elif kind == "deep":
         for top in ("tracks", "files", ".dreamlake/journals"):
             path = f"{folder}/{top}"
@@ -131,8 +132,9 @@ for folder, kind in zip(folders, kinds):
                 path += "/" + "d" * 9
                 os.mkdir(path)
     elif kind == "fifos":
-        for name in (".dreamlake/commits.log.tmp", "parameters.json.tmp", "tracks/loss/metadata.json.tmp"):
-            os.mkfifo(f"{folder}/{name}")
+        os.makedirs(inner + "epochs/7")
+        os.mkfifo(inner + "epochs/7/desk")
+        os.symlink(precious, inner + "epochs/9")
     elif kind == "log":
         instead(folder + "/tracks/loss/data.jsonl", precious + "/thesis.tex")
     elif kind == "fifo":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import shutil
 from collections.abc import Callable
@@ -202,7 +203,9 @@ def test_a_death_at_any_step_leaves_the_old_identity_or_the_new_one(
         shutil.rmtree(second)
         shutil.copytree(whole, second)
         dies = Dies(steps)
-        monkeypatch.setattr(module, "_change", lambda _disk, *args, dies=dies: change(dies, *args))
+        monkeypatch.setattr(
+            module, "_change", lambda owner, *args, dies=dies: change(dataclasses.replace(owner, disk=dies), *args)
+        )
         try:
             fork(str(second), lake_of(serving)[0])
             break

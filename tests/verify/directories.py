@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -23,9 +25,17 @@ def recovered(into: Path) -> Path:
     return make.directory("recovered", into)
 
 
+def left_behind(folder: Path) -> None:
+    """Those who wrote it, on another node, have shown nothing for a week: nobody waits for them any more."""
+    then = time.time() - 7 * 86_400
+    for journal in folder.glob(".dreamlake/journals/*"):
+        os.utime(journal, (then, then))
+
+
 def kept(into: Path) -> Path:
     """What the next agent makes of it."""
     folder = killed(into)
+    left_behind(folder)
     repair(str(folder), lambda sentence: None)
     return folder
 

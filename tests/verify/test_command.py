@@ -14,7 +14,7 @@ from tests import reading
 from tests.conftest import Cli
 from tests.golden.world import ALICE, ORIGIN
 from tests.verify.damages import LOSS, replace
-from tests.verify.directories import journaled, killed, recovered
+from tests.verify.directories import journaled, killed, left_behind, recovered
 
 CHANGED = "line 4 (byte 270) has index 9 where 3 should be"
 
@@ -82,6 +82,7 @@ def test_what_is_no_session_exits_with_2_and_the_others_are_checked(workspace: P
 
 def test_repair_says_what_it_did_and_verifies_again(workspace: Path, dreamlake: Cli) -> None:
     damaged, aside = workspace / "killed", ".dreamlake/cut/session.json.0"
+    left_behind(damaged)
     done = dreamlake("verify", "--repair", damaged)
     assert (done.returncode, done.stderr) == (1, "")
     assert [line for line in done.stdout.splitlines() if line.startswith("  repaired: ")] == [

@@ -13,7 +13,7 @@ from dreamlake.wire import jsons
 from dreamlake_agent.repair import Refused, repair
 from tests import reading
 from tests.verify.corpus import CASES, Case, told
-from tests.verify.directories import journaled, kept, killed, old, recovered
+from tests.verify.directories import journaled, kept, killed, left_behind, old, recovered
 
 TOLD = told()
 # Where what repair takes away must be found again in cut/.
@@ -60,6 +60,7 @@ def test_a_healthy_directory_has_no_problem_and_needs_no_repair(healthy, tmp_pat
     before = reading.snapshot(folder)
     assert problems(folder) == []
     assert reading.snapshot(folder) == before
+    left_behind(folder)
     repair(str(folder), lambda sentence: None)
     report = verify(str(folder))
     assert (report.findings, report.waiting) == ([], 0)
@@ -75,6 +76,7 @@ def test_damage_is_told_to_the_letter_and_repaired(case: Case, tmp_path: Path) -
     assert said == TOLD[case.name].problems
     assert [note for note in TOLD[case.name].notes if note not in [each.sentence for each in report.notes]] == []
     assert reading.snapshot(folder) == before, "looking changed something"
+    left_behind(folder)
     if case.refused:
         with pytest.raises(Refused):
             repair(str(folder), lambda sentence: None)

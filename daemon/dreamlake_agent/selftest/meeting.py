@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import stat
 import time
@@ -25,6 +26,7 @@ WAIT_SECONDS = 300.0
 _GREET_SECONDS = 75.0  # longer than listings are cached
 _CLEAR_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
+_AGAIN_SECONDS = 3.0
 
 Say = Callable[[str], None]
 
@@ -90,6 +92,7 @@ def meet(place: str, seconds: float, say: Say, mine: list[str]) -> Side:
             mine.remove(folder_for(place, there))
             passed.add(there)
             say(f"nobody answers in {folder_for(place, there)}; if no selftest runs there, remove it")
+            time.sleep(random.uniform(0, _AGAIN_SECONDS))  # of two that go over to each other, one has to be late
         if own is None:
             me = new_id()  # another one each time: who found nobody in the one before does not come again
             own = folder_for(place, me)
