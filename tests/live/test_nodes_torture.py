@@ -15,6 +15,10 @@ import pytest
 from tests.live.nodes import STALE, Cluster, NewCluster, Node, finish, start, write
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.skipif(
+    "DREAMLAKE_NODES_SECONDS" not in os.environ, reason="DREAMLAKE_NODES_SECONDS=60 runs it, for so long"
+)
+
 SECONDS = float(os.environ.get("DREAMLAKE_NODES_SECONDS", "8"))
 SEED = int(os.environ.get("DREAMLAKE_NODES_SEED", "2"))
 
