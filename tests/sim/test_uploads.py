@@ -35,7 +35,9 @@ def test_what_a_directory_holds_is_on_the_server_once_in_every_world(first: int)
 
 
 @pytest.mark.parametrize("seed", sorted(OPEN))
-@pytest.mark.xfail(strict=True, reason="open: an upload whose capture went with a removed directory takes what stands in its place")
+@pytest.mark.xfail(
+    strict=True, reason="open: an upload whose capture went with a removed directory takes what stands in its place"
+)
 def test_a_seed_that_is_still_to_be_mended(seed: int) -> None:
     uploads.run(seed)
 
