@@ -154,7 +154,7 @@ def test_a_signal_ends_the_script_and_loses_nothing(
     script = start_script(WAITS, root)
     assert next_line(script) == "ready"
     script.send_signal(number)
-    assert script.wait(timeout=10) in codes
+    assert script.wait(timeout=40) in codes
     wait_for_state(folder, "failed", "killed")
     wait_for(lambda: reading.values(folder) == list(range(1000)))
 
