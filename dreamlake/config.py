@@ -244,10 +244,10 @@ def gone_seconds() -> float:
     return _seconds("DREAMLAKE_GONE", GONE_SECONDS)
 
 
-def beat_seconds() -> float:
-    """How often an owner, and a client whom no agent hears, show that they live: several times in
-    :func:`gone_seconds`."""
-    return min(BEAT_SECONDS, gone_seconds() / BEATS)
+def beat_seconds(gone: float | None = None) -> float:
+    """How often an owner, and a client whom no agent hears, show that they live: several times in ``gone`` seconds
+    (without it in :func:`gone_seconds`)."""
+    return min(BEAT_SECONDS, (gone_seconds() if gone is None else gone) / BEATS)
 
 
 def _seconds(name: str, otherwise: float) -> float:

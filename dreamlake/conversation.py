@@ -245,9 +245,12 @@ class Conversation:
 
     def _look_afar(self, now: float) -> None:
         """Where the owner is on another node: show it what was written, and see what it has of that."""
-        afar, awaited = self.afar, self._has_flushes()
+        afar = self.afar
+        if afar is None or self.phase == OPEN:
+            return
+        awaited = self._has_flushes()
         busy = awaited or self.unacked > 0
-        if afar is None or self.phase == OPEN or not afar.is_due(now, busy=busy, awaited=awaited):
+        if not afar.is_due(now, busy=busy, awaited=awaited):
             return
         afar.show_life(now)
         self.is_afar = afar.find_owner(now) is not None

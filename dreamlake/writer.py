@@ -23,7 +23,7 @@ from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
 from dreamlake.reader.spools import binding
-from dreamlake.reader.superseded import bytes_of, superseded
+from dreamlake.reader.superseded import INCOMING, bytes_of, superseded
 from dreamlake.spool import Spool
 from dreamlake.wire import capabilities, codec, ops
 from dreamlake.world import processes
@@ -31,7 +31,6 @@ from dreamlake.world.disk import READ, REAL_DISK, Disk, Stat, folders_above, pat
 
 log = logging.getLogger("dreamlake")
 
-INCOMING = ".dreamlake/incoming"
 FOLDERS = (".dreamlake/journals", INCOMING)
 _MOVES_MAX = 5  # of one captured file while it is fsynced
 _no_spool_said: set[str] = set()

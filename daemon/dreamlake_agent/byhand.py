@@ -14,16 +14,13 @@ from typing import Any
 
 import dreamlake
 from dreamlake import config
-from dreamlake.reader.baseline import track_names
-from dreamlake.reader.commits import COMMITS
-from dreamlake.reader.owners import OWNER, epoch_of, last_word
-from dreamlake.wire.state import HISTORIES, LOGS_LOG, data_log
+from dreamlake.reader.owners import epoch_of, last_word
 from dreamlake.world import processes
-from dreamlake.world.disk import READ_APPEND, REAL_DISK, Disk, try_lock
+from dreamlake.world.disk import REAL_DISK, Disk
 from dreamlake.world.endpoints import find_agent
 from dreamlake.world.registry import Registry
-from dreamlake_agent.store.owner import beat_of
-from dreamlake_agent.store.takeover import take_over
+from dreamlake_agent.store.owner import beat_of, try_owner_lock
+from dreamlake_agent.store.takeover import appended, take_over
 
 BEATS_WATCHED = 2.5  # so many beats are waited for
 _LOOK_SECONDS = 0.2
@@ -80,7 +77,7 @@ def look(path: str) -> Case:
         return Case(
             path,
             record,
-            _lock(REAL_DISK, at),
+            {True: FREE, False: HELD, None: NO_LOCKS}[try_owner_lock(REAL_DISK, at)],
             processes.verdict(record),
             processes.is_here(record),
             sum(_sizes(REAL_DISK, at)),
@@ -124,22 +121,10 @@ def _ask_agent(path: str) -> bool:
     return True
 
 
-def _lock(disk: Disk, at: int) -> str:
-    try:
-        fd = disk.open(OWNER, READ_APPEND, at)
-    except FileNotFoundError:
-        return FREE
-    try:
-        got = try_lock(disk, fd)
-        return NO_LOCKS if got is None else FREE if got else HELD
-    finally:
-        disk.close(fd)
-
-
 def _sizes(disk: Disk, at: int) -> list[int]:
     """Of the files that an owner appends to."""
     found = []
-    for log in (*HISTORIES, LOGS_LOG, COMMITS, *map(data_log, track_names(disk, at))):
+    for log in appended(disk, at):
         try:
             found.append(disk.stat(log, at).size)
         except OSError:

@@ -316,7 +316,7 @@ class Loop:
         self.workers.submit(job)
 
     def _beat(self, effect: do.Beat) -> on.Event | None:
-        return self._in_directory(effect.key, lambda directory: directory.beat(self.who))
+        return self._in_directory(effect.key, lambda directory: directory.owner.beat(self.who))
 
     def _apply(self, effect: do.Apply) -> on.Event | None:
         return self._in_directory(

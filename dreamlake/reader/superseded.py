@@ -19,6 +19,7 @@ from typing import Any
 
 from dreamlake.world.disk import Disk
 
+INCOMING = ".dreamlake/incoming"
 SUPERSEDED = ".dreamlake/superseded"
 _NAME = re.compile(r"(\d{1,18})-([0-9A-Za-z_-]{1,64})-([0-9a-f]{16})(\.none)?\Z")
 
@@ -70,7 +71,7 @@ def places_of(record: dict[str, Any], incoming: dict[str, str], kept: list[Super
     inner = f"{folder}/" if folder else ""
     file_id = str(record.get("id"))
     if file_id in incoming:
-        yield f".dreamlake/incoming/{incoming[file_id]}"
+        yield f"{INCOMING}/{incoming[file_id]}"
         elsewhere = bytes_of(file_id, f"files/{inner}{name}", kept)
         if elsewhere is not None:
             yield elsewhere

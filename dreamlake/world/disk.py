@@ -273,13 +273,14 @@ def write_all(disk: Disk, fd: int, data: bytes) -> None:
         view = view[written:]
 
 
-def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool) -> None:
-    """Put ``data`` at ``path`` in one step: a reader sees the old bytes or the new ones, never a mixture.
+def replace_file(disk: Disk, path: str, data: bytes, at: int, *, durable: bool, temp: str | None = None) -> None:
+    """Put ``data`` at ``path`` in one step: a reader sees the old bytes or the new ones, never a mixture. ``temp``: how
+    it is called until then, in place of ``path`` and ``.tmp``.
 
     temp + write so that a crash leaves the old file; fsync before the rename so that the new name never stands for
     bytes that are not there; fsync of the folder after it so that the name itself survives power loss.
     """
-    temp = path + ".tmp"
+    temp = temp or path + ".tmp"
     fd = disk.open(temp, APPEND | CREATE | EMPTY, at)
     try:
         write_all(disk, fd, data)

@@ -86,7 +86,7 @@ def test_a_live_owner_of_another_node_is_not_taken_over(scene: Scene) -> None:
         scene.open(scene.there, THERE)
     assert not elsewhere.value.may_be_gone  # its lock is held
     beat = elsewhere.value.beat
-    scene.owner.beat(HERE)
+    scene.owner.owner.beat(HERE)
     with pytest.raises(OwnedElsewhere):
         take_over(scene.there, "/s", THERE, "ab" * 4, seen=beat)
     assert epochs(scene.there, scene.there.root("/s")) == [1]
@@ -105,7 +105,7 @@ LATE: dict[str, Callable[[Scene], object]] = {
     "rows and a commit": lambda scene: follow(scene.owner),
     "a view": lambda scene: scene.owner.views.write(scene.owner.state),
     "a checkpoint": lambda scene: cover(scene.owner),
-    "a beat": lambda scene: scene.owner.beat(HERE),
+    "a beat": lambda scene: scene.owner.owner.beat(HERE),
     "that it lets go": lambda scene: scene.owner.close(),
     "its distrust": lambda scene: scene.owner.distrust(),
 }

@@ -47,7 +47,7 @@ class Agent:
         self._stop_replies: list[tuple[on.Peer, int]] = []
         self.last_error: str | None = None
         self._owners, self._signs = Owners(gone_seconds), Signs(gone_seconds)
-        self._beat_seconds = min(config.BEAT_SECONDS, gone_seconds / config.BEATS)
+        self._beat_seconds = config.beat_seconds(gone_seconds)
         self.uploads = Uploads()
         self.watch = Watch(thresholds)
         self.counts = Counts()
@@ -337,10 +337,10 @@ class Agent:
         """Its lock may not reach as far as here. What it left is kept for longer than it takes to count as gone: one
         that was only cut off goes on writing into it."""
         assert journal.sign is not None
-        client.silence = self._signs.silence(client.id, journal.sign, journal.age, self._now)
-        client.lives = journal.locked or not self._signs.is_gone(client.silence)
+        silence = self._signs.silence(client.id, journal.sign, journal.age, self._now)
+        client.lives = journal.locked or not self._signs.is_gone(silence)
         # Closed or not: a thread of it may have called once more, and nobody but its writer knows whether it was seen.
-        client.locked = journal.locked or not self._signs.is_given_up(client.silence)
+        client.locked = journal.locked or not self._signs.is_given_up(silence)
 
     def _not_opened(self, session: Session, event: on.NotOpened) -> Effects:
         if event.why == "trouble":

@@ -33,7 +33,6 @@ class Client:
     stands: bool = False  # its journal was seen in the directory
     spooled: bool = False  # or on this node's disk
     foreign: bool = False  # its writer is on another node: nothing is heard of it but what its journal shows
-    silence: float = 0.0  # and for so long it has shown nothing
     seen_end: int = 0  # how far its journal file goes, when last looked at
     exhausted_end: int = -1  # what seen_end was when its file held no further whole record
     said_killed: bool = False

@@ -40,7 +40,7 @@ from dreamlake.reader.segments import (
     whole_run,
 )
 from dreamlake.reader.spools import Spooled, is_spool, marked, marker_path
-from dreamlake.reader.superseded import SUPERSEDED, superseded
+from dreamlake.reader.superseded import INCOMING, SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons, ops
 from dreamlake.wire.apply import RULES, Applied, apply_run
@@ -538,10 +538,6 @@ class Directory:
         self.owner.prove()
         return False
 
-    def beat(self, who: dict[str, Any]) -> None:
-        """Show other nodes that the owner lives. Raises :class:`OSError` when it is another one."""
-        self.owner.beat(who)
-
     # ── making it last ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def durable_job(self) -> tuple[Checkpoint | None, Sizes, Job]:
@@ -622,7 +618,7 @@ class Directory:
 
         def job() -> None:
             sync()
-            folders = {".", files.INCOMING, *([SUPERSEDED] if old else [])}
+            folders = {".", INCOMING, *([SUPERSEDED] if old else [])}
             for path in (*sorted(logs), *sorted(views), *sorted(placed)):
                 _fsync(disk, path, at, missing_ok=True)
                 folders.update(folders_above(path))

@@ -6,13 +6,11 @@ history still says where the file belongs.
 
 from __future__ import annotations
 
-from dreamlake.reader.superseded import SUPERSEDED, Superseded, bytes_of, place_digest, superseded
+from dreamlake.reader.superseded import INCOMING, SUPERSEDED, Superseded, bytes_of, place_digest, superseded
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import State
 from dreamlake.world.disk import CREATE, WRITE, Disk
 from dreamlake_agent.store.owner import Owner
-
-INCOMING = ".dreamlake/incoming"
 
 
 def place_of(record: dict[str, object]) -> str:

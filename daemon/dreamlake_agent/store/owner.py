@@ -25,16 +25,16 @@ from dreamlake.reader.owners import (
     last_word,
 )
 from dreamlake.reader.segments import JOURNALS
+from dreamlake.reader.superseded import INCOMING, SUPERSEDED
 from dreamlake.world import processes
 from dreamlake.world.disk import (
     APPEND,
     CREATE,
-    EMPTY,
     READ_APPEND,
     Disk,
     let_go,
     read_file,
-    sync_folder,
+    replace_file,
     try_lock,
     write_all,
 )
@@ -125,8 +125,9 @@ class Owner:
     def beat(self, who: dict[str, Any]) -> None:
         """Show that we live. Raises :class:`FileNotFoundError` when the directory is not ours any more."""
         self.beats += 1
-        self._put(f"{self.desk}/{BEAT}", _line({**self.record(who), "beat": self.beats}), durable=False)
-        self.beaten_ns = self.disk.stat(f"{self.desk}/{BEAT}", self.at).mtime_ns
+        beat = f"{self.desk}/{BEAT}"
+        replace_file(self.disk, beat, line_of({**self.record(who), "beat": self.beats}), self.at, durable=False)
+        self.beaten_ns = self.disk.stat(beat, self.at).mtime_ns
 
     def record(self, who: dict[str, Any]) -> dict[str, Any]:
         more = {name: True for name in ("distrust", "renews") if getattr(self, name)}
@@ -141,23 +142,10 @@ class Owner:
 
     def replace(self, path: str, data: bytes, *, durable: bool) -> None:
         """:func:`~dreamlake.world.disk.replace_file`, by way of the desk."""
-        self._put(path, data, durable=durable)
-        if durable:
-            sync_folder(self.disk, path.rpartition("/")[0], self.at)
-
-    def _put(self, path: str, data: bytes, *, durable: bool) -> None:
-        temp = f"{self.path(path)}.tmp"
-        fd = self.disk.open(temp, APPEND | CREATE | EMPTY, self.at)
-        try:
-            write_all(self.disk, fd, data)
-            if durable:
-                self.disk.fsync(fd)
-        finally:
-            self.disk.close(fd)
-        self.disk.rename(temp, path, self.at)
+        replace_file(self.disk, path, data, self.at, durable=durable, temp=f"{self.path(path)}.tmp")
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def line_of(record: dict[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
@@ -186,6 +174,18 @@ def acquire(disk: Disk, at: int, who: dict[str, Any], nonce: str, verdict: Verdi
             end(owner)
             raise
         return owner
+
+
+def try_owner_lock(disk: Disk, at: int) -> bool | None:
+    """Whether the owner's lock is free, as far as that can be seen from here; None where there are no locks."""
+    try:
+        fd = disk.open(OWNER, READ_APPEND, at)
+    except FileNotFoundError:
+        return True
+    try:
+        return try_lock(disk, fd)
+    finally:
+        disk.close(fd)
 
 
 def _age(disk: Disk, at: int, record: dict[str, Any], fd: int) -> float:
@@ -280,7 +280,7 @@ def write_record(owner: Owner, who: dict[str, Any], *, released: bool = False) -
     if released:
         record["released"] = True
     owner.disk.truncate(owner.fd, 0)
-    write_all(owner.disk, owner.fd, _line(record))
+    write_all(owner.disk, owner.fd, line_of(record))
 
 
 def tell(owner: Owner, who: dict[str, Any]) -> None:
@@ -303,10 +303,6 @@ def release(owner: Owner, who: dict[str, Any]) -> None:
 # ── ending epochs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ROUNDS = 100  # with an owner that makes files as quickly as they are removed
-
-# What may be on its way when an owner dies: to or from these folders, by how it is called there.
-INCOMING = ".dreamlake/incoming"
-SUPERSEDED = ".dreamlake/superseded"
 
 
 def end(owner: Owner) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dreamlake.reader.baseline import track_names
 from dreamlake.reader.commits import LogMark
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, Tail, data_log
-from dreamlake.world.disk import CREATE, READ_APPEND, let_go, write_all
+from dreamlake.world.disk import CREATE, READ_APPEND, Disk, let_go, write_all
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.owner import Owner
 
@@ -128,12 +129,12 @@ class Rows:
             found.unverified = size
 
     def _go_on_after_the_last_line(self, fd: int, found: _Log, size: int) -> None:
-        found.size, found.crc = size, self._checksum(fd, size)
+        found.size, found.crc = size, checksum(self._disk, fd, size)[0]
         if size and self._disk.pread(fd, 1, size - 1) != b"\n":
             # The next row must not be glued to half a line.
             last = self._disk.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20))).rfind(b"\n") + 1
             found.size = max(0, size - (1 << 20)) + last
-            found.crc, found.unverified = self._checksum(fd, found.size), size
+            found.crc, found.unverified = checksum(self._disk, fd, found.size)[0], size
 
     def _end_line(self, log: str, fd: int, found: _Log, size: int) -> int:
         """What we know of ends in the middle of a line: a person has edited the log. The line stays whole, or the next
@@ -155,13 +156,6 @@ class Rows:
         found.edited = True
         self.warnings.append(f"{log} was edited by somebody else; it goes on after the line that stands there")
         return size
-
-    def _checksum(self, fd: int, size: int) -> int:
-        crc = offset = 0
-        while offset < size and (chunk := self._disk.pread(fd, min(1 << 20, size - offset), offset)):
-            crc = zlib.crc32(chunk, crc)
-            offset += len(chunk)
-        return crc
 
     def settle(self) -> None:
         """Every journal has been heard: what is still beyond a log's rows was never anybody's returned call."""
@@ -198,6 +192,16 @@ class Rows:
         for fd in self._fds.values():
             let_go(self._disk, fd)
         self._fds.clear()
+
+
+def checksum(disk: Disk, fd: int, size: int, told: Callable[[int], None] = lambda _bytes: None) -> tuple[int, int]:
+    """The CRC-32 of the first ``size`` bytes of a file, or of those that there are, and how many that are. ``told``
+    hears of the bytes piece by piece."""
+    crc = offset = 0
+    while offset < size and (chunk := disk.pread(fd, min(1 << 20, size - offset), offset)):
+        crc, offset = zlib.crc32(chunk, crc), offset + len(chunk)
+        told(len(chunk))
+    return crc, offset
 
 
 def _copy(tail: Tail) -> Tail:

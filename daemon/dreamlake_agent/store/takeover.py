@@ -8,8 +8,8 @@ file to lock. Whoever opens the directory next recovers it as after any death.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,22 +27,20 @@ from dreamlake.world.disk import (
     begin_locked,
     folders_above,
     sync_folder,
-    try_lock,
 )
 from dreamlake_agent.store.owner import (
     Beat,
     OwnedElsewhere,
     Owner,
-    _line,
     beat_of,
     claim,
-    end,
     fence,
+    line_of,
     release,
     see_all,
+    try_owner_lock,
 )
-
-_CHUNK_BYTES = 1 << 20
+from dreamlake_agent.store.rows import checksum
 
 
 class NotYet(OSError):
@@ -72,7 +70,8 @@ def take_over(
     at = disk.root(path)
     try:
         record = last_word(disk, at) or {}
-        if seen is not None and (beat_of(record) != seen or record.get("released") or not _is_free(disk, at)):
+        is_other = beat_of(record) != seen or record.get("released")
+        if seen is not None and (is_other or try_owner_lock(disk, at) is not True):
             raise OwnedElsewhere(record)
         owner = claim(disk, at, who, nonce, record, renews=True)
         owner.distrust = bool(record.get("distrust"))
@@ -80,23 +79,12 @@ def take_over(
         see_all(disk, JOURNALS, at, nonce)
         renew(owner, who, nonce, say, whatever=whatever)
         owner.renews = False
-        owner.fd = begin_locked(disk, OWNER, owner.path(f"{OWNER}.tmp"), _line(owner.record(who)), at)
+        owner.fd = begin_locked(disk, OWNER, owner.path(f"{OWNER}.tmp"), line_of(owner.record(who)), at)
         sync_folder(disk, ".dreamlake", at)
         release(owner, who)
         return owner.epoch
     finally:
         disk.close(at)
-
-
-def _is_free(disk: Disk, at: int) -> bool:
-    try:
-        fd = disk.open(OWNER, READ_APPEND, at)
-    except FileNotFoundError:
-        return True
-    try:
-        return try_lock(disk, fd) is True
-    finally:
-        disk.close(fd)
 
 
 def renew(
@@ -115,52 +103,38 @@ def renew(
         checkpoint = None
     marks = checkpoint.logs if checkpoint else {}
     folders = set[str]()
-    for log in _appended(disk, at, nonce):
-        if _copy(owner, log, marks.get(log), say, whatever=whatever):
+    for folder in (".dreamlake", "logs", "tracks"):
+        with contextlib.suppress(FileNotFoundError):
+            see_all(disk, folder, at, nonce)
+    for log in dict.fromkeys([*appended(disk, at), *marks]):
+        if _copy(owner, log, None if whatever else marks.get(log), say):
             folders.update(folders_above(log))
             owner.beat(who)
-    for log, mark in marks.items():
-        if mark.size and not whatever and not _is_there(disk, log, at):
-            raise NotYet(log)
     for folder in sorted(folders):
         sync_folder(disk, folder, at)
 
 
-def _is_there(disk: Disk, path: str, at: int) -> bool:
-    try:
-        disk.stat(path, at)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _appended(disk: Disk, at: int, nonce: str) -> Iterator[str]:
-    for folder in (".dreamlake", "logs", "tracks"):
-        if _is_there(disk, folder, at):
-            see_all(disk, folder, at, nonce)
+def appended(disk: Disk, at: int) -> Iterator[str]:
+    """Every file that an owner appends to; some may not be there."""
     yield from (*HISTORIES, LOGS_LOG, COMMITS)
     yield from map(data_log, track_names(disk, at))
 
 
-def _copy(
-    owner: Owner,
-    log: str,
-    mark: LogMark | None,
-    say: Callable[[int], None],
-    *,
-    whatever: bool,
-) -> bool:
+def _copy(owner: Owner, log: str, mark: LogMark | None, say: Callable[[int], None]) -> bool:
+    """Whether there was something to copy, all that ``mark`` stands for. Raises :class:`NotYet`."""
     disk, at = owner.disk, owner.at
     try:
         source = disk.open(log, READ, at)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if mark is not None and mark.size:
+            raise NotYet(log) from None
         return False
     temp = f"{owner.path(log)}.tmp"
     try:
         target = disk.open(temp, READ_APPEND | NEW, at)
         try:
             disk.copy(source, target)
-            if mark is not None and not whatever and _checksum(disk, target, mark.size, say) != mark.crc:
+            if mark is not None and checksum(disk, target, mark.size, say) != (mark.crc, mark.size):
                 raise NotYet(log)
             disk.fsync(target)
         finally:
@@ -169,18 +143,3 @@ def _copy(
         disk.close(source)
     disk.rename(temp, log, at)
     return True
-
-
-def _checksum(disk: Disk, fd: int, size: int, say: Callable[[int], None]) -> int | None:
-    """The CRC-32 of the first ``size`` bytes; None where there are fewer."""
-    crc = offset = 0
-    while offset < size:
-        chunk = disk.pread(fd, min(_CHUNK_BYTES, size - offset), offset)
-        if not chunk:
-            return None
-        crc, offset = zlib.crc32(chunk, crc), offset + len(chunk)
-        say(len(chunk))
-    return crc
-
-
-__all__ = ["NotYet", "end", "take_over"]

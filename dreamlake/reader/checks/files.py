@@ -11,12 +11,11 @@ from dreamlake.reader.checks.finding import Look, times
 from dreamlake.reader.checks.standing import Standing
 from dreamlake.reader.lines import Lines
 from dreamlake.reader.spools import marked
-from dreamlake.reader.superseded import places_of, superseded
+from dreamlake.reader.superseded import INCOMING, places_of, superseded
 from dreamlake.wire.names import file_place
 from dreamlake.wire.state import FILES_LOG, State, fold_read
 from dreamlake.world.disk import READ
 
-INCOMING = ".dreamlake/incoming"
 _HASH_BYTES = 1 << 20
 
 
