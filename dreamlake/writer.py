@@ -25,7 +25,7 @@ from dreamlake.link import LinkThread
 from dreamlake.reader.spools import binding
 from dreamlake.reader.superseded import INCOMING, bytes_of, superseded
 from dreamlake.spool import Spool
-from dreamlake.wire import capabilities, codec, ops
+from dreamlake.wire import capabilities, codec, jsons, ops
 from dreamlake.world import processes
 from dreamlake.world.disk import READ, REAL_DISK, Disk, Stat, folders_above, path_of, sync_folder
 
@@ -489,8 +489,9 @@ class Writer:
             data = self._uncarried(old, conversation.sender.acked)
             self._begin()
             self.captured = []
+            lost_files: set[str] = set()
             for op in codec.operations(data):
-                if op is not None and op[0] != ops.OPEN:
+                if op is not None and op[0] != ops.OPEN and not self._went_along(op, lost_files):
                     self._carry(op)
         log.warning("dreamlake: %s was removed; the session goes on in a new directory there", self.path)
         self.connect()
@@ -507,6 +508,26 @@ class Writer:
                 raise
             self._lose(error)
             return b""
+
+    def _went_along(self, op: tuple[Any, ...], lost_files: set[str]) -> bool:
+        """Whether this is of an upload whose capture the directory took along. Its record alone would be taken for that
+        of whatever another client puts in its place."""
+        kind, _time, first, *rest = op
+        if kind in (ops.FILE_CHANGE, ops.FILE_DELETE):
+            return first in lost_files
+        if kind != ops.FILE:
+            return False
+        try:
+            is_there = self._disk.stat(f"{INCOMING}/{rest[0]}", self.at).is_file
+        except OSError as error:
+            is_there = not isinstance(error, FileNotFoundError)  # whatever else it is, the bytes may come back
+        if is_there:
+            return False
+        record = jsons.object_of(first) or {}
+        lost_files.add(str(record.get("id")))
+        self._count_lost()
+        log.warning("dreamlake: the upload of %s went with the directory; upload it again", record.get("filename"))
+        return True
 
     def _carry(self, op: tuple[Any, ...]) -> None:
         try:

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from tests.waiting import wait_for
 
 # linux/fs.h and ext4.h: stop all writing at once, without writing down what was not written yet.
@@ -29,6 +31,23 @@ def _command(*words: object) -> None:
         raise CannotMount(f"{words[0]}: {error.strerror}") from None
     if done.returncode != 0:
         raise CannotMount(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
+
+
+def _is_gone_everywhere(path: Path) -> bool:
+    """Mounts of other tests' own were copied while this one was there, and keep it: mounted again it would be the same
+    file system, still without power. There it is unmounted too."""
+    holders = [pid for pid in psutil.pids() if _has_mounted(pid, path)]
+    for pid in holders:
+        with contextlib.suppress(CannotMount):
+            _command("nsenter", f"--mount=/proc/{pid}/ns/mnt", "umount", "--lazy", path)
+    return not holders
+
+
+def _has_mounted(pid: int, path: Path) -> bool:
+    try:
+        return f" {path} " in Path(f"/proc/{pid}/mountinfo").read_text()
+    except OSError:
+        return False  # it has ended
 
 
 class Volume:
@@ -66,6 +85,7 @@ class Volume:
 
         wait_for(is_done)
         self.is_mounted = False
+        wait_for(lambda: _is_gone_everywhere(self.path))
 
     def remount(self, options: str) -> None:
         _command("mount", "-o", f"remount,{options}", self.path)

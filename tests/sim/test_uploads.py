@@ -25,21 +25,12 @@ from tests.sim.test_world import SEEDS as ALL_SEEDS
 
 SEEDS = ALL_SEEDS // 9
 SCENES = 10
-OPEN = {24}  # found, and not mended yet
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_what_a_directory_holds_is_on_the_server_once_in_every_world(first: int) -> None:
-    for seed in set(range(first, min(first + CHUNK, SEEDS))) - OPEN:
+    for seed in range(first, min(first + CHUNK, SEEDS)):
         uploads.run(seed)
-
-
-@pytest.mark.parametrize("seed", sorted(OPEN))
-@pytest.mark.xfail(
-    strict=True, reason="open: an upload whose capture went with a removed directory takes what stands in its place"
-)
-def test_a_seed_that_is_still_to_be_mended(seed: int) -> None:
-    uploads.run(seed)
 
 
 @pytest.mark.parametrize("scene", [SENT_AT_ONCE, RESTORED], ids=lambda scene: scene.name)
