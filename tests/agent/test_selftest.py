@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,7 @@ from dreamlake_agent.selftest import (
 from dreamlake_agent.selftest.finding import ABSENT, FAILS, HOLDS, Finding, Raw, conclusion, lines_of
 from dreamlake_agent.selftest.meeting import NobodyCame, Side, meet
 from dreamlake_agent.selftest.post import Parted, Post
+from tests.waiting import wait_for
 
 Sides = tuple[Side, Side]
 _SAY_WHO = "from dreamlake.world import processes; import json; print(json.dumps(processes.myself()))"
@@ -401,9 +403,45 @@ def test_who_waits_on_another_node_is_not_taken_for_dead(tmp_path: Path) -> None
     there.mkdir()
     elsewhere = {**processes.myself(), "host": "node9", "boot": "b", "machine": "m", "pid": 1}
     Post(str(there), "0000").send("waits", elsewhere)
-    assert meeting._open_ones(str(tmp_path), set()) == ["0000"]
-    Post(str(there), "0000", sent=1).send("hello", {"to": "somebody"})
-    assert meeting._open_ones(str(tmp_path), set()) == [], "it has somebody"
+    assert meeting.open_ones(str(tmp_path)) == ["0000"]
+
+
+def test_who_is_greeted_goes_along_and_tells_the_others(tmp_path: Path) -> None:
+    hosts = {each: Post(meeting.folder_for(str(tmp_path), each), each) for each in ("0000", "0001")}
+    elsewhere = {**processes.myself(), "host": "node9", "boot": "b", "machine": "m", "pid": 1}
+    for host in hosts.values():
+        os.mkdir(host.folder)
+        host.send("waits", elsewhere)
+    guest = meeting._Guest(str(tmp_path), "0002", lambda _: None)
+    assert guest.met() is None
+    assert [post.ids(host.folder) for host in hosts.values()] == [{"0000", "0002"}, {"0001", "0002"}]
+    hosts["0000"].send("hello", {"to": "0002"})
+    hosts["0000"].send(post.BYE, {"why": "it took too long"})
+    hosts["0001"].send("hello", {"to": "somebody else"})
+    assert guest.met() is None, "one greeting was taken back, and the other one is for somebody else"
+    hosts["0001"].send("hello", {"to": "0002"})
+    side = guest.met()
+    assert side is not None
+    assert side.folder == hosts["0001"].folder
+    guest.leave(all_but=side.folder)
+    answers = [post.word(host.folder, "0002", 1) for host in hosts.values()]
+    assert [each[0] for each in answers if each is not None] == [post.BYE, "here"]
+
+
+def test_one_that_joined_and_has_gone_is_not_waited_for(tmp_path: Path) -> None:
+    host = meeting._Host(str(tmp_path / "own"), "0000")
+    for name in ("0001", "0002", "0003"):
+        Post(str(tmp_path / "own"), name).send("joins", {"host": name})
+    Post(str(tmp_path / "own"), "0001", sent=1).send(post.BYE, {"why": "it has met somebody else"})
+    assert host.met(0.0) is None, "of the other two, which say nothing, each was waited for"
+    Post(str(tmp_path / "own"), "0004").send("joins", {"host": "0004"})
+    with ThreadPoolExecutor(1) as pool:
+        greeted = pool.submit(host.met, time.monotonic() + 60)
+        wait_for(lambda: post.word(str(tmp_path / "own"), "0000", 5))
+        Post(str(tmp_path / "own"), "0004", sent=1).send("here", {})
+        side = greeted.result(60)
+    assert side is not None
+    assert side.other["host"] == "0004"
 
 
 # ── what is said ────────────────────────────────────────────────────────────────────────────────────────────────────

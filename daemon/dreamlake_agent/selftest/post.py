@@ -126,14 +126,10 @@ def ids(folder: str) -> set[str]:
     return {name.split(".")[0] for name in _names(folder) if name.count(".") == 4}
 
 
-def first_word(folder: str, of: str) -> tuple[str, dict[str, Any]] | None:
-    """The first message of somebody's, for whoever does not yet talk to him."""
-    told = _whole(_names(folder), of, 0)
+def word(folder: str, of: str, number: int) -> tuple[str, dict[str, Any]] | None:
+    """Somebody's message of that number, for whoever does not talk to him yet."""
+    told = _whole(_names(folder), of, number)
     return None if told is None else (told[0], told[3])
-
-
-def has_said(folder: str, of: str, number: int) -> bool:
-    return _whole(_names(folder), of, number) is not None
 
 
 def _names(folder: str) -> list[str]:
