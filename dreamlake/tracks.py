@@ -7,16 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
 from dreamlake.wire import jsons, names, ops
-from dreamlake.wire.state import CHUNK_SIZE, track_id
+from dreamlake.wire.state import CHUNK_SIZE, data_log, track_id
 
 if TYPE_CHECKING:
+    import numpy
+
+    from dreamlake.remote.joined import Joined
     from dreamlake.session import Session
     from dreamlake.writer import Writer
 
 # One operation of a batch; a larger batch becomes several, in order.
 _OPERATION_BYTES = 4 << 20
+_PAGE_ROWS = 10_000
 
 _encode = jsons.encode_fields
+
+
+def _all_points(joined: Joined, name: str, start: int, limit: int | None, rank: int | None) -> Iterator[dict[str, Any]]:
+    """What :meth:`Joined.points` has, page by page."""
+    more = True
+    while more and (limit is None or limit > 0):
+        rows, more = joined.points(name, start, _PAGE_ROWS if limit is None else min(limit, _PAGE_ROWS), rank)
+        yield from rows
+        start += len(rows)
+        limit = None if limit is None else limit - len(rows)
 
 
 class Receipt(Mapping[str, Any]):
@@ -177,6 +191,50 @@ class Track:
             "total": len(rows),
             "hasMore": more,
         }
+
+    def to_numpy(
+        self,
+        *fields: str,
+        start_index: int = 0,
+        limit: int | None = None,
+        rank: int | None = None,
+        times: bool = False,
+    ) -> dict[str, numpy.ndarray[Any, Any]]:
+        """The series as NumPy arrays of one length: ``"index"`` (int64), one for each of ``fields`` (for all that occur
+        when none is named; that reads the series twice), and with ``times`` ``"createdAt"`` (datetime64[us], UTC).
+
+        The array of a field is bool, int64 or float64, whichever holds all its values; a point without it is NaN, and
+        whole numbers are float64 beside such. Everything else is an array of objects. ``start_index``, ``limit``
+        (``None``: all) and ``rank`` as for :meth:`read`. Memory is that of the arrays, and some MiB.
+
+        Raises :class:`ImportError` without ``pip install 'dreamlake[numpy]'``, :class:`ValueError` for a field called
+        as what a row says beside its data, :class:`~dreamlake.errors.RemoteUnavailable` as :meth:`read` does.
+
+        >>> from dreamlake import Session
+        >>> with Session("arrays", "docs") as session:
+        ...     loss = session.track("loss")
+        ...     _ = loss.append_batch([{"value": 1 / (step + 1), "step": step} for step in range(3)])
+        ...     found = loss.to_numpy("value", "step")
+        >>> found["value"], found["step"]
+        (array([1.        , 0.5       , 0.33333333]), array([0, 1, 2]))
+        """
+        try:
+            from dreamlake.reader import arrays
+        except ImportError as error:
+            raise ImportError(f"to_numpy needs NumPy and msgspec ({error}): pip install 'dreamlake[numpy]'") from None
+        if reserved := [each for each in fields if each in arrays.OF_ROWS]:
+            raise ValueError(
+                f"{reserved[0]!r} is what a row says beside its data; a field of that name has read() alone"
+            )
+        if self._session._disabled:
+            return arrays.of_rows([], fields, times=times)
+        with self._session._reader() as reader:
+            joined = self._session._joined(reader)
+            if joined is not None:
+                rows = list(_all_points(joined, self._name, start_index, limit, rank))
+                return arrays.of_rows(rows, fields, times=times)
+            lines = reader.lines(data_log(self._name))
+            return arrays.of_lines(lines, fields, first=start_index, limit=limit, rank=rank, times=times)
 
     def stats(self, rank: int | None = None) -> dict[str, Any]:
         """The track's metadata and counts; with ``rank``, the counts and times of that rank's points (the whole series

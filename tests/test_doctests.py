@@ -13,7 +13,7 @@ import pytest
 from tests.test_layers import FILES
 
 # Their examples open a session, so there is an agent for them.
-NEED_AN_AGENT = {"dreamlake.session", "dreamlake.decorator"}
+NEED_AN_AGENT = {"dreamlake.session", "dreamlake.decorator", "dreamlake.tracks"}
 
 
 def with_examples(module: str) -> bool:

@@ -63,6 +63,16 @@ class Lines:
             yield offset, line
 
     def _scan(self, start: int, unended: bool) -> Iterator[tuple[int, bytes, bool]]:
+        for offset, block, gap, ended in self.blocks(start, unended=unended):
+            for line in block[:-1].split(b"\n") if ended else [block]:
+                yield offset, line, ended
+                offset += len(line) + 1 + gap
+                gap = 0
+
+    def blocks(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes, int, bool]]:
+        """(offset, whole lines with their newlines, how many bytes the first of them is longer in the file than here,
+        True) from ``start``, which is the start of a line; ``unended``: and last, with False, what follows the last
+        newline, if anything does."""
         offset, rest, gap = start, b"", 0  # of the line that is being read: where it begins, and what it is so far
         fd = self._open()
         try:
@@ -85,13 +95,15 @@ class Lines:
                     continue
                 if not chunk:
                     if rest and unended:
-                        yield offset, rest, False
+                        yield offset, rest, gap, False
                     return
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    yield offset, line, True
-                    offset += len(line) + 1 + gap
-                    gap = 0
+                end = chunk.rfind(b"\n") + 1
+                if end:
+                    block, rest = rest + chunk[:end], chunk[end:]
+                    yield offset, block, gap, True
+                    offset, gap = offset + len(block) + gap, 0
+                else:
+                    rest += chunk
                 if len(rest) > _CHUNK_BYTES:
                     rest, left_out = _without_hole(rest)
                     gap += left_out
@@ -133,17 +145,25 @@ class Lines:
                 yield offset, line
             offset += len(line) + 1
 
+    def blocks_from(self, key: str, first: int) -> Iterator[tuple[bytes, bool]]:
+        """(whole lines, True), and last what follows the last newline, with False: all in which a row may be whose
+        ``key`` is at least ``first``."""
+        for _offset, block, _gap, ended in self.blocks(self._search(key, first), unended=self.size is None):
+            yield block, ended
+        if self.extra:
+            yield b"".join(line + b"\n" for line in self.extra), True
+
     def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Every row from byte ``start``, then the extra ones."""
         for line, ended in self._texts(start):
-            yield from self._rows(line, ended)
+            yield from self.rows_of(line, ended)
 
     def of_rank(self, rank: int, start: int = 0) -> Iterator[dict[str, Any]]:
         """The rows of ``rows`` that this rank wrote."""
         said = b'"rank":%d' % rank
         for line, ended in self._texts(start):
             if said in line:
-                yield from (row for row in self._rows(line, ended) if row.get("rank") == rank)
+                yield from (row for row in self.rows_of(line, ended) if row.get("rank") == rank)
 
     def _texts(self, start: int) -> Iterator[tuple[bytes, bool]]:
         """Each line, and whether it ends in a newline."""
@@ -153,7 +173,7 @@ class Lines:
         for line in self.extra:
             yield line, True
 
-    def _rows(self, line: bytes, ended: bool = True) -> list[dict[str, Any]]:
+    def rows_of(self, line: bytes, ended: bool = True) -> list[dict[str, Any]]:
         """The row that a line is. Of a line with a hole, what stands before it and what stands behind it may each be
         one: neither a beginning of a row nor an end of one is a JSON object. A piece out of its middle may well be."""
         text = line.strip(b" \t\r\n\0")
@@ -175,7 +195,7 @@ class Lines:
         found: list[dict[str, Any]] = []
         if limit <= 0:
             return found
-        start = self._search(key, first) if first > 0 else 0
+        start = self._search(key, first)
         for row in self.rows(start) if rank is None else self.of_rank(rank, start):
             number = row.get(key)
             if isinstance(number, int) and number >= first:
@@ -186,6 +206,8 @@ class Lines:
 
     def _search(self, key: str, first: int) -> int:
         """A byte offset at the start of a line, before every row from ``first`` on, found by bisection."""
+        if first <= 0:
+            return 0
         try:
             size = self.disk.stat(self.log, self.at).size
         except OSError:
@@ -196,7 +218,7 @@ class Lines:
             lines = self.raw(middle)
             next(lines, None)  # the rest of the line that the middle fell into
             offset, line = next(lines, (high, b""))
-            row = next(iter(self._rows(line)), None)
+            row = next(iter(self.rows_of(line)), None)
             number = row.get(key) if row else None
             if offset >= high or not isinstance(number, int) or number >= first:
                 high = middle
@@ -209,7 +231,7 @@ class Lines:
 
     def last(self, count: int = 1) -> list[dict[str, Any]]:
         """The last ``count`` rows, oldest first, without reading the rest."""
-        rows = [row for line in self.extra[-count:] for row in self._rows(line)]
+        rows = [row for line in self.extra[-count:] for row in self.rows_of(line)]
         if len(rows) < count:
             rows = self._tail(count - len(rows)) + rows
         return rows
@@ -248,7 +270,7 @@ class Lines:
             *_, rest = lines = [*reversed((chunk + rest).split(b"\n"))]
             for line in lines if start == 0 else lines[:-1]:
                 if not at_end or self.size is None:
-                    found += reversed(self._rows(line, not at_end))
+                    found += reversed(self.rows_of(line, not at_end))
                 at_end = False
                 if len(found) >= count:
                     return found[count - 1 :: -1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,35 @@ def test_reading_sees_every_earlier_append_at_once(session: Session) -> None:
     for value in range(50):
         track.append(value=value)
         assert len(track.read()["data"]) == value + 1
+
+
+def test_arrays_have_every_earlier_append_at_once(session: Session) -> None:
+    track = session.track("loss")
+    for step in range(100):
+        track.append(value=step / 4, step=step)
+        if step % 20 == 0:
+            found = track.to_numpy("value", "step", start_index=step)
+            assert (found["index"].tolist(), found["value"].tolist()) == ([step], [step / 4])
+    session.flush()
+    track.append(value=25.0, step=100)
+    found = track.to_numpy()
+    assert list(found) == ["index", "value", "step"]
+    assert found["index"].tolist() == found["step"].tolist() == list(range(101))
+    assert track.to_numpy("value", start_index=40, limit=2, times=True)["createdAt"].dtype == "datetime64[us]"
+
+
+def test_arrays_of_an_unknown_track_are_empty_and_names_of_rows_are_no_fields(session: Session) -> None:
+    assert session.track("nowhere").to_numpy("value")["value"].shape == (0,)
+    with pytest.raises(ValueError, match="'index' is what a row says"):
+        session.track("loss").to_numpy("index")
+
+
+def test_without_numpy_it_is_said_what_to_install(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dreamlake.reader.arrays", raising=False)
+    monkeypatch.delattr("dreamlake.reader.arrays", raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    with pytest.raises(ImportError, match=r"pip install 'dreamlake\[numpy\]'"):
+        session.track("loss").to_numpy("value")
 
 
 def test_reading_an_unknown_track_is_empty_and_makes_none(session: Session, folder: Path) -> None:

@@ -118,6 +118,11 @@ def test_each_sees_the_others(net: Net, two: tuple[Path, Path], tmp_path: Path) 
             assert [row["index"] for row in page["data"]] == ["0", "1", "2", "0", "1"]
             assert len({row["origin"] for row in page["data"]}) == 2
             assert (page["total"], page["hasMore"]) == (5, False)
+            arrays = run.track("loss").to_numpy(start_index=1, limit=3)
+            assert {name: array.tolist() for name, array in arrays.items()} == {
+                "index": [1, 2, 0],
+                "value": ["one1", "one2", "other0"],
+            }
             stats = run.track("loss").stats()
             assert (stats["totalDataPoints"], stats["description"], stats["tags"]) == ("5", "of one", ["b"])
             assert (stats["firstDataAt"], stats["lastDataAt"]) == (
