@@ -2,7 +2,7 @@
 # Plain make (3.81 is enough) and sh. Every path is relative, so the checkout may lie anywhere, spaces included.
 
 .NOTPARALLEL: # one pip at a time in one environment, also under `make -j`
-.PHONY: help demo test test-services lint torture bench fuzz clean FORCE
+.PHONY: help demo test test-services lint torture bench bench-peers fuzz clean FORCE
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -23,6 +23,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make torture kill writers and agents until 200 agents are dead, account for every call (5 minutes)'
 	@echo 'make bench   what a call costs, measured on this machine'
+	@echo 'make bench-peers  the same beside other trackers, which it installs'
 	@echo 'make fuzz    look for bytes that break a reader or an agent, a minute for each format'
 	@echo 'make clean   remove .venv, caches, built files and dreamlake-demo'
 	@echo
@@ -50,13 +51,18 @@ bench: .venv/test.stamp
 	@$(PY) -m pip install --quiet --editable '.[bench]'
 	@$(PY) tests/bench/run.py
 
+# Each tracker in an environment of its own below .bench; half an hour, and 3 GB.
+bench-peers: .venv/test.stamp
+	@$(PY) -m pip install --quiet --editable '.[bench]'
+	@$(PY) tests/bench/side_by_side.py
+
 # Where atheris cannot be had, tests/fuzz/run.py says so and takes hypothesis.
 fuzz: .venv/test.stamp
 	@$(PY) -m pip install --quiet --only-binary atheris --editable '.[fuzz]' || true
 	@$(PY) -m tests.fuzz.run
 
 clean:
-	rm -rf .venv .services .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
+	rm -rf .venv .services .bench .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist dreamlake-demo
 	find dreamlake daemon tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # --- the virtual environment ------------------------------------------------------------------------------------------

@@ -125,8 +125,9 @@ class SessionReader:
         for log, row in loaded.baseline.imports if loaded.baseline else ():
             self._extra.setdefault(log, []).append(jsons.encode(row))
         for out in runs:
-            for log, lines in out.rows.items():
-                self._extra.setdefault(log, []).extend(line[:-1] for line in lines)
+            for log in out.rows:
+                lines = out.lines(log)
+                self._extra.setdefault(log, []).extend(lines)
                 self.pending += len(lines)
 
     def _replayed(self) -> tuple[Loaded, list[Applied]]:

@@ -32,6 +32,9 @@ _INDEX = re.compile(r"[0-9]{1,9}\Z")
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 dumps = orjson.dumps
+parse = orjson.loads  # one JSON value from bytes; ValueError for anything else, and for some integers beyond 64 bits
+# What is no longer than this cannot be nested deeper than FIELD_DEPTH_MAX.
+SHALLOW_BYTES = 2 * FIELD_DEPTH_MAX
 
 
 def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, list[str] | None]:
@@ -47,7 +50,7 @@ def encode_fields(fields: dict[str, Any], what: str = "field") -> tuple[bytes, l
         data = orjson.dumps(fields, option=_OPTIONS)
     except (TypeError, RecursionError):
         return _encode_slowly(fields, what)
-    if len(data) > 2 * FIELD_DEPTH_MAX and _may_be_deep(data, FIELD_DEPTH_MAX) and not is_object(data):
+    if len(data) > SHALLOW_BYTES and _may_be_deep(data, FIELD_DEPTH_MAX) and not is_object(data):
         return _encode_slowly(fields, what)  # which says where it is too deep: orjson does not count tuples
     # orjson writes NaN as null. The word alone does not say so; the slow way does.
     return _encode_slowly(fields, what) if data.find(b"null") >= 0 else (data, None)
@@ -208,7 +211,7 @@ def is_object(data: bytes) -> bool:
             encode(found)
         except (ValueError, TypeError, RecursionError):
             return False
-    if len(data) > 2 * FIELD_DEPTH_MAX and _may_be_deep(data, FIELD_DEPTH_MAX) and _is_deeper(found, FIELD_DEPTH_MAX):
+    if len(data) > SHALLOW_BYTES and _may_be_deep(data, FIELD_DEPTH_MAX) and _is_deeper(found, FIELD_DEPTH_MAX):
         return False
     return data[0] == 0x7B and 0x0A not in data
 

@@ -82,17 +82,26 @@ class Place:
 
     def together(self, program: str, each: list[tuple[object, ...]]) -> list[subprocess.Popen[str]]:
         """Start programs that say ``ready``, and let all of them go at once."""
+        started = self.ready(program, each)
+        go(started)
+        return started
+
+    def ready(self, program: str, each: list[tuple[object, ...]]) -> list[subprocess.Popen[str]]:
+        """Start programs, and wait until each of them has said ``ready``."""
         started = [self.start(program, *arguments) for arguments in each]
         for process in started:
             assert process.stdout is not None
             word = process.stdout.readline()
             if word != "ready\n":
                 raise RuntimeError(f"{program} said {word!r}")
-        for process in started:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
         return started
+
+
+def go(started: list[subprocess.Popen[str]]) -> None:
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
 
 
 def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 if str(TOP) not in sys.path:
     sys.path.insert(0, str(TOP))  # run as a script, from anywhere
 
-from tests.bench import calls, flood, memory, opening, reading, server, stalled, sync  # noqa: E402
+from tests.bench import calls, flood, growth, memory, opening, reading, server, stalled, sync  # noqa: E402
 from tests.bench.place import IN_MEMORY, fresh_place  # noqa: E402
 from tests.bench.report import Report, describe, file_system, machine  # noqa: E402
 
@@ -30,6 +30,7 @@ MEASURES = {
     "calls": calls.full_speed,
     "paced": calls.paced,
     "flood": flood.measure,
+    "growth": growth.measure,
     "import": opening.imports,
     "open": opening.opens,
     "memory": memory.measure,

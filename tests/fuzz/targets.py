@@ -174,13 +174,14 @@ def _opening(client: bytes) -> ops.Op:
 
 
 def _check_applied(state: State, out: Applied) -> None:
-    for log, lines in out.rows.items():
+    for log in out.rows:
         parts = log.split("/")
         assert not {"..", ""} & set(parts), log
         assert "\0" not in log
         assert log in HISTORIES or parts[0] in ("logs", "tracks"), log
-        for line in lines:
-            assert line.find(b"\n") == len(line) - 1 < LINE_BYTES_MAX
+        assert out.rows[log][-1].endswith(b"\n")
+        for line in out.lines(log):
+            assert len(line) < LINE_BYTES_MAX
             assert isinstance(strictly(line), dict)
             assert isinstance(jsons.loads(line), dict), "a reader passes this row over"
     for path in (*(track_view(name) for name in state.tracks), *out.stale):
@@ -223,12 +224,12 @@ def operations(data: bytes) -> None:
     # The same run at once, as replay does it, comes to the same rows.
     replayed = Applied()
     apply_run(other, client, run, replayed, set(out.refused))
-    assert {k: v for k, v in replayed.rows.items() if v} == {k: v for k, v in out.rows.items() if v}
+    assert {log: replayed.lines(log) for log in replayed.rows} == {log: out.lines(log) for log in out.rows}
     assert _picture(other) == _picture(state)
     # A reader folds the histories' rows to the same views.
     read = State(world.ORIGIN)
     for log in HISTORIES:
-        for line in (*whole.rows.get(log, ()), *out.rows.get(log, ())):
+        for line in (*whole.lines(log), *out.lines(log)):
             fold(read, log, jsons.loads(line))
     for path in ("session.json", "parameters.json", "files/.files_metadata.json"):
         one, two = view(read, path), view(state, path)

@@ -42,11 +42,8 @@ def applied(state: State, client: bytes, *run: Any, skip: set[int] | None = None
 
 
 def rows(out: Applied) -> dict[str, list[Any]]:
-    for lines in out.rows.values():
-        for line in lines:
-            assert line.endswith(b"\n")
-            assert line.count(b"\n") == 1
-    return {log: [reading.strict(line) for line in lines] for log, lines in out.rows.items()}
+    assert all(block.endswith(b"\n") for blocks in out.rows.values() for block in blocks)
+    return {log: [reading.strict(line) for line in out.lines(log)] for log in out.rows}
 
 
 @pytest.fixture
@@ -386,9 +383,9 @@ def test_replaying_the_same_order_gives_the_same_rows_and_the_rows_give_the_same
     state, again, folded = State(ORIGIN), State(ORIGIN), State(ORIGIN)
     for client, op in runs:
         out = applied(state, client, op)
-        assert applied(again, client, op, skip=set(out.refused)).rows == out.rows
-        for log, lines in out.rows.items():
-            for line in lines:
+        assert rows(applied(again, client, op, skip=set(out.refused))) == rows(out)
+        for log in out.rows:
+            for line in out.lines(log):
                 row = reading.strict(line)
                 if log in HISTORIES:
                     fold(folded, log, row)
@@ -405,10 +402,10 @@ def test_indexes_have_no_hole_and_every_point_is_placed_once(runs: list[tuple[by
     state, indexes, placed = State(ORIGIN), dict[str, list[int]](), dict[str, list[int]]()
     for client, op in runs:
         out = applied(state, client, op)
-        for log, lines in out.rows.items():
+        for log in out.rows:
             if log not in HISTORIES:
                 key = "sequenceNumber" if log == LOGS else "index"
-                indexes.setdefault(log, []).extend(reading.strict(line)[key] for line in lines)
+                indexes.setdefault(log, []).extend(reading.strict(line)[key] for line in out.lines(log))
         for track, spans in out.placed.items():
             for _ordinal, index, count in spans:
                 placed.setdefault(f"tracks/{track}/data.jsonl", []).extend(range(index, index + count))
@@ -456,7 +453,7 @@ def test_no_line_is_longer_than_readers_read(state: State) -> None:
     from dreamlake.reader.lines import LINE_BYTES_MAX
 
     out = applied(state, ALICE, (ops.LOG, T, "info", "\x01" * (2 << 20), None, None))
-    assert all(len(line) <= LINE_BYTES_MAX for lines in out.rows.values() for line in lines)
+    assert all(len(line) < LINE_BYTES_MAX for log in out.rows for line in out.lines(log))
 
 
 def test_a_parameter_that_is_set_anew_is_listed_no_longer(state: State) -> None:
@@ -474,4 +471,4 @@ def test_a_point_whose_line_no_reader_would_read_is_refused(state: State) -> Non
     out = applied(state, ALICE, (ops.POINT, T, "loss", 0, b"{}", names), (ops.POINTS, T, "loss", 1, [b"{}"], [names]))
     assert set(out.refused) == {0, 1}
     assert "loss" not in state.tracks
-    assert all(len(line) <= LINE_BYTES_MAX for lines in out.rows.values() for line in lines)
+    assert all(len(line) < LINE_BYTES_MAX for log in out.rows for line in out.lines(log))

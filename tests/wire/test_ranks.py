@@ -67,7 +67,7 @@ def test_every_row_says_which_rank_wrote_it(client: bytes, rank: int, ranks: Sta
         FILES: [rank] * 3,
     }
     assert found[FILES][0]["record"]["rank"] == rank
-    assert all(line.endswith(b',"rank":%d}\n' % rank) for log in (LOGS, LOSS) for line in out.rows[log])
+    assert all(line.endswith(b',"rank":%d}' % rank) for log in (LOGS, LOSS) for line in out.lines(log))
 
 
 def test_where_there_are_no_ranks_no_row_says_one() -> None:

@@ -252,7 +252,7 @@ def check_tails(look: Look, standing: Standing | None) -> None:
     with look.reading(JOURNALS):
         for out in leftovers(look.disk, look.at, standing.loaded):
             for log in beyond:
-                brought[log].update(unnumbered(line[:-1]) for line in out.rows.get(log, ()))
+                brought[log].update(map(unnumbered, out.lines(log)))
     for log, start in beyond.items():
         with look.reading(log):
             _check_tail(look, log, start, brought[log], standing.stuck)

@@ -88,10 +88,10 @@ def _replay(look: Look, standing: Standing) -> None:
     for _commit, out in committed(look.disk, look.at, standing.loaded):
         standing.replayed += 1
         standing.lagging |= out.stale
-        for log, lines in out.rows.items():
-            waiting.setdefault(log, []).extend(lines)
-            size += sum(map(len, lines))
-            look.report.rows += len(lines)
+        for log, blocks in out.rows.items():
+            waiting.setdefault(log, []).extend(blocks)
+            size += sum(map(len, blocks))
+            look.report.rows += sum(block.count(b"\n") for block in blocks)
         if size > _COMPARE_BYTES:
             _compare(look, standing, waiting)
             size = 0

@@ -1,0 +1,86 @@
+"""What a point costs as there are more processes, tracks, sessions and points: it should stay the same."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from tests.bench.place import Place, cpu_seconds, go, memory
+from tests.bench.report import Report
+
+MIB = 1 << 20
+
+
+def measure(place: Place, report: Report, quick: bool) -> None:
+    calls = 100_000 if quick else 400_000
+    for title, what, counts in (
+        ("processes", "into one session", (1, 2, 4, 8)),
+        ("tracks", "of one session, one process", (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 10_000)),
+        ("sessions", "of 8 processes", (8, 64) if quick else (8, 64, 256, 1000)),
+        (
+            "points",
+            "in the series already, one process",
+            (10**3, 10**5) if quick else (10**3, 10**4, 10**5, 10**6, 10**7),
+        ),
+    ):
+        report.section(f"more {title}", f"{what}, {calls:,} calls")
+        costs = []
+        for count in counts:
+            costs.append((count, _cost(place, report, title, count, calls)))
+        slope = _slope(costs)
+        report.add(f"ten times as many {title}: agent's µs a point", slope, "x", note="1 is no growth")
+
+
+def _cost(place: Place, report: Report, title: str, count: int, calls: int) -> float:
+    processes, sessions, tracks, before = 1, 1, 1, 0
+    if title == "processes":
+        processes = count
+    elif title == "tracks":
+        tracks = count
+    elif title == "sessions":
+        processes, sessions = 8, count // 8
+    else:
+        before = count
+    place.start_agent()
+    name = f"{title}{count}"
+    each = [
+        (
+            place.folder,
+            name if title != "sessions" else f"{name}-{number}",
+            sessions,
+            tracks,
+            calls // processes,
+            before,
+        )
+        for number in range(processes)
+    ]
+    agent = place.agent_pid()
+    started = place.ready("growth.py", each)
+    before_it = cpu_seconds(agent)
+    go(started)
+    found = []
+    for process in started:
+        assert process.stdout is not None
+        found.append(json.loads(process.stdout.readline()))
+    used = cpu_seconds(agent) - before_it
+    resident = memory(agent)
+    for process in started:
+        process.communicate("end\n", timeout=600)
+        if process.returncode != 0:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+    wall = max(one["committed"] for one in found) - min(one["began"] for one in found)
+    cost = used / calls * 1e6
+    client = sum(one["cpu"] for one in found) / calls * 1e6
+    note = f"{calls / wall:,.0f} points/s until committed; client {client:.2f} µs; agent {resident / MIB:.0f} MiB"
+    report.add(f"{count:,} {title}: agent's processor time a point", cost, "µs", note=note)
+    place.stop_agent()
+    return cost
+
+
+def _slope(costs: list[tuple[int, float]]) -> float:
+    """By what the cost is multiplied when the count is, by ten: of the line through the logarithms."""
+    points = [(math.log10(count), math.log10(cost)) for count, cost in costs]
+    middle_x = sum(x for x, _y in points) / len(points)
+    middle_y = sum(y for _x, y in points) / len(points)
+    rise = sum((x - middle_x) * (y - middle_y) for x, y in points)
+    return float(10 ** (rise / sum((x - middle_x) ** 2 for x, _y in points)))

@@ -1,0 +1,189 @@
+"""One process of a tracker's own environment: opens a run, does one thing, and says what it cost. Prints JSON.
+
+system.py SYSTEM WHAT JSON   WHAT is a function below, JSON its arguments
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from array import array
+from pathlib import Path
+from time import perf_counter
+from time import perf_counter_ns as clock
+from typing import Any
+
+began = perf_counter()
+TOP = str(Path(__file__).resolve().parents[3])
+sys.path[0] = TOP  # not this folder, whose files are called as others' modules are
+WARM = 50  # calls before the first that counts
+
+
+def resident() -> int:
+    with open("/proc/self/status", "rb") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(b"VmRSS:"))
+
+
+def system(name: str) -> Any:
+    return importlib.import_module(f"tests.bench.systems.{name}")
+
+
+def quantiles(times: array[int]) -> dict[str, float]:
+    """Of nanoseconds, in microseconds."""
+    every = sorted(times)
+    parts = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+    found = {name: every[min(len(every) - 1, int(len(every) * part))] / 1e3 for name, part in parts.items()}
+    return {**found, "mean": sum(every) / len(every) / 1e3}
+
+
+def calls(name: str, folder: str, run: str, rate: float, seconds: float, most: int, rank: int | None = None) -> Any:
+    """Log scalars, at full speed (``rate`` 0) or so many a second, for so long; then flush and close."""
+    opened = system(name).Run(folder, run, rank)
+    log = opened.log
+    for step in range(WARM):
+        log(step / 7, step)
+    if rank is not None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+    times = array("q")
+    step = WARM
+    started = time.monotonic()
+    end = clock() + int(seconds * 1e9)
+    period = int(1e9 / rate) if rate else 0
+    tick = clock()
+    while tick < end and step < WARM + most:
+        if period:
+            left = tick - clock()
+            if left > 2_000_000:
+                time.sleep((left - 1_000_000) / 1e9)
+            while clock() < tick:
+                pass
+        value = step / 7
+        before = clock()
+        log(value, step)
+        after = clock()
+        times.append(after - before)
+        step += 1
+        tick = tick + period if period else after
+    stopped = time.monotonic()
+    opened.flush()
+    flushed = time.monotonic()
+    opened.close()
+    closed = time.monotonic()
+    return {
+        "calls": len(times),
+        "started": started,
+        "stopped": stopped,
+        "flushed": flushed,
+        "closed": closed,
+        **quantiles(times),
+    }
+
+
+def opening(name: str, folder: str, run: str) -> Any:
+    """Seconds of importing, opening, the first call and closing; bytes of memory before and after."""
+    bare, before = resident(), perf_counter()
+    module = system(name)
+    imported = perf_counter()
+    opened = module.Run(folder, run)
+    made = perf_counter()
+    opened.log(0.5, 0)
+    called = perf_counter()
+    for step in range(1, 1000):
+        opened.log(step / 7, step)
+    memory = resident() - bare
+    closing = perf_counter()
+    opened.close()
+    return {
+        "import": imported - before,
+        "open": made - imported,
+        "first": called - made,
+        "close": perf_counter() - closing,
+        "memory": memory,
+    }
+
+
+def until_killed(name: str, folder: str, run: str, ledger: str, seconds: float) -> Any:
+    """Log 100 scalars a second, and put down a byte for each call that returned; what raises is not put down."""
+    fd = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    opened = system(name).Run(folder, run)
+    raised: dict[str, int] = {}
+    tick = time.monotonic()
+    end = tick + seconds
+    step = 0
+    while tick < end:
+        time.sleep(max(0.0, tick - time.monotonic()))
+        try:
+            opened.log(float(step), step)
+            os.write(fd, b".")
+        except Exception as error:
+            raised[type(error).__name__] = raised.get(type(error).__name__, 0) + 1
+        step += 1
+        tick += 0.01
+    try:
+        opened.close()
+    except Exception as error:
+        raised[f"close: {type(error).__name__}"] = 1
+    return {"raised": raised}
+
+
+def training(name: str | None, folder: str, run: str, steps: int, rounds: int, values: int) -> Any:
+    """Seconds of a step of a real training (two layers, their gradients by hand), with and without logging ``values``
+    scalars in each, in turns."""
+    import numpy
+
+    chance = numpy.random.default_rng(0)
+    batch, targets = chance.standard_normal((2048, 512)), chance.standard_normal((2048, 64))
+    layers = [chance.standard_normal((512, 512)) / 23, chance.standard_normal((512, 64)) / 23]
+    opened = system(name).Run(folder, run) if name else None
+    took: dict[str, list[float]] = {"without": [], "with": []}
+    step = 0
+    for turn in range(2 * rounds):
+        how = "with" if turn % 2 and opened else "without"
+        before = perf_counter()
+        for _ in range(steps):
+            hidden = numpy.maximum(batch @ layers[0], 0)
+            off = hidden @ layers[1] - targets
+            loss = float((off * off).mean())
+            back = (off @ layers[1].T) * (hidden > 0)
+            layers[1] -= 1e-4 * (hidden.T @ off)
+            layers[0] -= 1e-4 * (batch.T @ back)
+            if how == "with":
+                opened.log_all({f"value{number}": loss * number for number in range(values)}, step)
+            step += 1
+        took[how].append((perf_counter() - before) / steps)
+    if opened:
+        opened.close()
+    return took
+
+
+def read(name: str, folder: str, run: str) -> Any:
+    """How many values a reader finds, and how long reading takes."""
+    module = system(name)
+    before = perf_counter()
+    found = module.read(folder, run)
+    count = len(found)
+    return {"count": count, "seconds": perf_counter() - before, "peak": resident()}
+
+
+def fill(name: str, folder: str, run: str, points: int) -> Any:
+    opened = system(name).Run(folder, run)
+    for step in range(points):
+        opened.log(step / 7, step)
+    opened.close()
+    return {}
+
+
+def end(name: str, folder: str) -> Any:
+    system(name).end(folder)
+    return {}
+
+
+if __name__ == "__main__":
+    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, fill, end)}
+    found = what[sys.argv[2]](sys.argv[1], **json.loads(sys.argv[3]))
+    print("\n" + json.dumps(found), flush=True)
+    sys.stdout.flush()
