@@ -114,7 +114,14 @@ class Journal:
             raise JournalFull(error.errno, error.strerror) from error
         if written != size:
             self._finish(record, written)
-        return self._count(size, running)
+        # _count, without a call for each
+        self.running = running
+        self._room -= size
+        end = self.end = self.end + size
+        self._torn = None
+        if end >= self._next_mark:
+            self._mark(end, running)
+        return end
 
     def _make_room(self) -> None:
         try:
@@ -126,16 +133,18 @@ class Journal:
             # carried into the next directory.
             self._room = SEGMENT_BYTES
 
-    def _count(self, size: int, running: int) -> int:
+    def _count(self, size: int, running: int) -> None:
         self.running = running
         self._room -= size
         end = self.end = self.end + size
         self._torn = None
         if end >= self._next_mark:
-            self._mark_running.append(running)
-            self._marks.append(end)
-            self._next_mark = end + MARK_BYTES
-        return end
+            self._mark(end, running)
+
+    def _mark(self, end: int, running: int) -> None:
+        self._mark_running.append(running)
+        self._marks.append(end)
+        self._next_mark = end + MARK_BYTES
 
     def _mend(self) -> None:
         """A call was cut off between its write and our count of it: count it when it is whole, else cut it back."""

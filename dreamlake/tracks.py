@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dreamlake import config
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # One operation of a batch; a larger batch becomes several, in order.
 _OPERATION_BYTES = 4 << 20
+_FRAME_BYTES = 16  # of a point in an operation, at most
 _PAGE_ROWS = 10_000
 
 _encode = jsons.encode_fields
@@ -33,6 +34,32 @@ def _all_points(joined: Joined, name: str, start: int, limit: int | None, rank: 
         limit = None if limit is None else limit - len(rows)
 
 
+def _batches(points: Sequence[dict[str, Any]]) -> list[tuple[list[bytes], list[Any] | None]]:
+    """Points as JSON, with the fields of each that are not finite (None where all are), in as many operations as their
+    size needs. Raises as :meth:`Track.append_batch` says."""
+    plain = jsons.encode_plain(points)
+    if plain is not None and sum(map(len, plain)) + _FRAME_BYTES * len(plain) <= _OPERATION_BYTES:
+        return [(plain, None)]
+    batches: list[tuple[list[bytes], list[Any] | None]] = []
+    data: list[bytes] = []
+    listed: list[Any] = []
+    size = 0
+    for number, point in enumerate(points):
+        if not isinstance(point, dict):
+            raise TypeError(f"point {number} is a {type(point).__name__}, not a dict")
+        encoded, nonfinite = _encode(point, f"point {number}: field")
+        if len(encoded) > ops.POINT_BYTES_MAX:
+            raise ValueError(f"point {number} is larger than {ops.POINT_BYTES_MAX} bytes: upload a file instead")
+        if data and size + len(encoded) > _OPERATION_BYTES:
+            batches.append((data, listed if any(listed) else None))
+            data, listed, size = [], [], 0
+        data.append(encoded)
+        listed.append(nonfinite)
+        size += len(encoded) + _FRAME_BYTES
+    batches.append((data, listed if any(listed) else None))
+    return batches
+
+
 class Receipt(Mapping[str, Any]):
     """What ``append`` returns: a mapping that is filled in by the agent later.
 
@@ -40,50 +67,53 @@ class Receipt(Mapping[str, Any]):
     is kept all the same). A receipt that is not touched costs nothing; ``repr`` never waits.
     """
 
-    __slots__ = ("_count", "_end", "_name", "_ordinal", "_writer")
+    __slots__ = ("_given",)
 
-    def __init__(self, writer: Writer | None, name: str, ordinal: int, end: int | None, count: int = 0) -> None:
-        self._writer, self._name, self._ordinal, self._end, self._count = writer, name, ordinal, end, count
+    def __init__(self, given: tuple[Writer | None, str, int, int | None, int]) -> None:
+        """``given``: the writer, the track, the first ordinal, the end in the journal, and how many in a batch (0: a
+        single point). All in one, for a call makes one of these each time."""
+        self._given = given
 
     def _index(self, ordinal: int) -> str:
-        if self._writer is None:
-            return "0"
-        return str(self._writer.index_of(self._name, ordinal, self._end, config.RECEIPT_SECONDS))
+        writer, name, _first, end, _count = self._given
+        return "0" if writer is None else str(writer.index_of(name, ordinal, end, config.RECEIPT_SECONDS))
 
     def __getitem__(self, key: str) -> Any:
+        _writer, name, ordinal, _end, count = self._given
         if key == "trackId":
             origin = self._origin()
-            return track_id(origin, self._name) if origin else None
-        if key == "index" and not self._count:
-            return self._index(self._ordinal)
-        if key == "startIndex" and self._count:
-            return self._index(self._ordinal)
-        if key == "endIndex" and self._count:
-            return self._index(self._ordinal + self._count - 1)
-        if key == "count" and self._count:
-            return self._count
+            return track_id(origin, name) if origin else None
+        if key == "index" and not count:
+            return self._index(ordinal)
+        if key == "startIndex" and count:
+            return self._index(ordinal)
+        if key == "endIndex" and count:
+            return self._index(ordinal + count - 1)
+        if key == "count" and count:
+            return count
         if key == "bufferedDataPoints":
-            last = self._index(self._ordinal + max(1, self._count) - 1)
+            last = self._index(ordinal + max(1, count) - 1)
             return str(int(last) + 1)
         if key == "chunkSize":
             return CHUNK_SIZE
         raise KeyError(key)
 
     def _origin(self) -> str | None:
-        if self._writer is None:
+        writer, _name, ordinal, _end, _count = self._given
+        if writer is None:
             return None
-        self._index(self._ordinal)
-        return self._writer.conversation.origin
+        self._index(ordinal)
+        return writer.conversation.origin
 
     def __iter__(self) -> Iterator[str]:
-        numbers = ("startIndex", "endIndex", "count") if self._count else ("index",)
+        numbers = ("startIndex", "endIndex", "count") if self._given[-1] else ("index",)
         return iter(("trackId", *numbers, "bufferedDataPoints", "chunkSize"))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"<Receipt of {self._count or 1} point(s) on {self._name!r}>"
+        return f"<Receipt of {self._given[-1] or 1} point(s) on {self._given[1]!r}>"
 
 
 class Track:
@@ -118,10 +148,10 @@ class Track:
         if writer is None or self._described is not None or session._sealed:
             ready = self._prepare()
             if ready is None:
-                return Receipt(None, self._name, 0, 0)
+                return Receipt((None, self._name, 0, 0, 0))
             writer = ready
         ordinal, end = writer.point(self._name, data, nonfinite)
-        return Receipt(writer, self._name, ordinal, end)
+        return Receipt((writer, self._name, ordinal, end, 0))
 
     def _prepare(self) -> Writer | None:
         session = self._session
@@ -145,28 +175,12 @@ class Track:
             raise TypeError(f"append_batch takes a list of dicts, not {type(points).__name__}")
         if not points:
             raise ValueError("append_batch needs at least one point")
-        batches: list[tuple[list[bytes], list[Any] | None]] = []
-        data: list[bytes] = []
-        listed: list[Any] = []
-        size = 0
-        for number, point in enumerate(points):
-            if not isinstance(point, dict):
-                raise TypeError(f"point {number} is a {type(point).__name__}, not a dict")
-            encoded, nonfinite = _encode(point, f"point {number}: field")
-            if len(encoded) > ops.POINT_BYTES_MAX:
-                raise ValueError(f"point {number} is larger than {ops.POINT_BYTES_MAX} bytes: upload a file instead")
-            if data and size + len(encoded) > _OPERATION_BYTES:
-                batches.append((data, listed if any(listed) else None))
-                data, listed, size = [], [], 0
-            data.append(encoded)
-            listed.append(nonfinite)
-            size += len(encoded) + 16
-        batches.append((data, listed if any(listed) else None))
+        batches = _batches(points)
         writer = self._prepare()
         if writer is None:
-            return Receipt(None, self._name, 0, 0, len(points))
+            return Receipt((None, self._name, 0, 0, len(points)))
         first, end = writer.points(self._name, batches)
-        return Receipt(writer, self._name, first, end, len(points))
+        return Receipt((writer, self._name, first, end, len(points)))
 
     def read(self, start_index: int = 0, limit: int = 1000, rank: int | None = None) -> dict[str, Any]:
         """Points from ``start_index`` on, at most ``limit``, your own among them; with ``rank``, that rank's alone. An

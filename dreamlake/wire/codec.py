@@ -30,6 +30,8 @@ OP_BYTES_MAX = 8 << 20
 # A checkpoint lists every track of a session: 10,000 tracks are about 1 MiB.
 CHECKPOINT_BYTES_MAX = 256 << 20
 
+_frame = _FRAME.pack
+_crc32 = zlib.crc32
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
@@ -72,8 +74,8 @@ def run_on(data: bytes, running: int) -> int:
 
 def frame(payload: bytes, running: int) -> tuple[bytes, int]:
     """A record around ``payload``, and the running checksum after it."""
-    record = _FRAME.pack(0x93, 0xCE, len(payload), 0xCE, zlib.crc32(payload, running)) + payload
-    return record, zlib.crc32(record, running)
+    record = _frame(0x93, 0xCE, len(payload), 0xCE, _crc32(payload, running)) + payload
+    return record, _crc32(record, running)
 
 
 def records(data: bytes, running: int, limit: int = OP_BYTES_MAX) -> Iterator[tuple[int, int, bytes]]:

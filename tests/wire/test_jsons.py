@@ -305,3 +305,26 @@ def test_a_view_is_json_for_every_reader_and_says_the_same(fields: dict[str, Any
     assert text.endswith(b"\n")
     assert same(reading.strict(text), json.loads(jsons.encode(plain)))
     assert same(jsons.loads(text), plain)
+
+
+@PURE
+@given(st.lists(st.one_of(st.dictionaries(KEYS, VALUES, max_size=3), st.just([1]), st.just({1: "a"})), min_size=1))
+def test_many_at_once_are_each_alone_or_left_to_be_encoded_one_by_one(many: list[Any]) -> None:
+    found = jsons.encode_plain(many)
+    if found is not None:
+        assert [(each, None) for each in found] == [jsons.encode_fields(fields) for fields in many]
+
+
+@PURE
+@given(
+    st.lists(
+        st.sampled_from(
+            [b'{"a":1}', b'{"a":[{}]}', b' {"a":1}', b'{"a":1} ', b'{"a":\n1}', b"[1]", b'{"a":1},{"b":2}', b"", b"\0"]
+            + [b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", b'{"a":%d}' % 10**400, b'{"a":"\xff"}']
+        )
+        | st.just(b'{"b":2}'),
+        max_size=20,
+    )
+)
+def test_many_are_objects_when_each_is_one(many: list[bytes]) -> None:
+    assert jsons.are_objects(many) == all(map(jsons.is_object, many))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamlake.wire import ops
+from dreamlake.wire import apply, jsons, ops
 from dreamlake.wire.apply import Applied, apply_run
 from dreamlake.wire.state import State
 
@@ -66,12 +67,35 @@ def applied(pieces: list[list[Any]]) -> tuple[State, Applied, int]:
     return state, out, refused
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(runs)
-def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any]) -> None:
-    state, out, refused = applied([run])
+@settings(max_examples=800, deadline=None, derandomize=True)
+@given(runs, st.sampled_from([(1, 4), (2, 8), (16, 256)]))
+def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any], few_and_many: tuple[int, int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply, "_FEW", few_and_many[0])
+        patch.setattr(apply, "_MANY", few_and_many[1])
+        patch.setattr(jsons, "_MANY", few_and_many[0])
+        state, out, refused = applied([run])
     one_state, one_out, one_refused = applied([[op] for op in run])
     assert (rows(out), out.placed, refused) == (rows(one_out), one_out.placed, one_refused)
+    assert state == one_state
+
+
+def test_most_points_of_a_long_run_go_at_once() -> None:
+    run = [(ops.POINT, 10**9 + at, ("loss", "acc")[at % 2], at // 2, b'{"v":%d}' % at) for at in range(2000)]
+    taken: list[int] = []
+    at_once = apply._at_once
+
+    def counted(state: State, author: str, block: list[Any], out: Applied) -> bool:
+        done = at_once(state, author, block, out)
+        taken.append(len(block) * done)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply, "_at_once", counted)
+        state, out, refused = applied([run])
+    one_state, one_out, _ = applied([[op] for op in run])
+    assert sum(taken) > 1900
+    assert (rows(out), out.placed, refused) == (rows(one_out), one_out.placed, 0)
     assert state == one_state
 
 

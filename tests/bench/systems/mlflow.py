@@ -11,7 +11,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-REQUIREMENTS = ("mlflow==3.18.0",)
+REQUIREMENTS = ("mlflow==3.17.2",)
 
 
 def _client(folder: str, name: str) -> MlflowClient:
