@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -104,11 +105,9 @@ class Columns:
             rows = rows[: int(self._left)]
         self._left -= len(rows)
         if rows:
-            self._add(INDEX, [each.index for each in rows])
-            datas = [each.data for each in rows]
+            self._add(INDEX, list(map(attrgetter("index"), rows)))
             for number, name in enumerate(self._fields):
-                slot = f"f{number}"
-                self._add(name, [getattr(each, slot) for each in datas])
+                self._add(name, list(map(attrgetter(f"data.f{number}"), rows)))
             if self._times:
                 self._add_times([each.createdAt for each in rows])
 

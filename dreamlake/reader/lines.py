@@ -21,6 +21,8 @@ from dreamlake.world.disk import READ, Disk
 _CHUNK_BYTES = 1 << 20
 # Below this a scan from the start is quicker than a search, and does not need the indexes to ascend.
 _SEARCH_ABOVE_BYTES = 256 << 10
+_PROBE_BYTES = 4 << 10
+_ROW_BYTES = 128  # what a row has, more or less
 _TAIL_BYTES = 64 << 10
 # Of one line that has zeros in it, so many bytes are read; behind more of them nothing is.
 _HOLE_BYTES_MAX = 64 << 20
@@ -56,20 +58,23 @@ class Lines:
     skipped: int = 0
     patience: Patience | None = None
 
-    def raw(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes]]:
+    def raw(self, start: int = 0, *, unended: bool = False, step: int = _CHUNK_BYTES) -> Iterator[tuple[int, bytes]]:
         """(offset, line without its newline) of every whole line from ``start``, which is the start of a line;
-        ``unended``: and of what follows the last newline, if anything does."""
-        for offset, line, _ended in self._scan(start, unended):
+        ``unended``: and of what follows the last newline, if anything does. ``step``: so many bytes are read at
+        once."""
+        for offset, line, _ended in self._scan(start, unended, step):
             yield offset, line
 
-    def _scan(self, start: int, unended: bool) -> Iterator[tuple[int, bytes, bool]]:
-        for offset, block, gap, ended in self.blocks(start, unended=unended):
+    def _scan(self, start: int, unended: bool, step: int = _CHUNK_BYTES) -> Iterator[tuple[int, bytes, bool]]:
+        for offset, block, gap, ended in self.blocks(start, unended=unended, step=step):
             for line in block[:-1].split(b"\n") if ended else [block]:
                 yield offset, line, ended
                 offset += len(line) + 1 + gap
                 gap = 0
 
-    def blocks(self, start: int = 0, *, unended: bool = False) -> Iterator[tuple[int, bytes, int, bool]]:
+    def blocks(
+        self, start: int = 0, *, unended: bool = False, step: int = _CHUNK_BYTES
+    ) -> Iterator[tuple[int, bytes, int, bool]]:
         """(offset, whole lines with their newlines, how many bytes the first of them is longer in the file than here,
         True) from ``start``, which is the start of a line; ``unended``: and last, with False, what follows the last
         newline, if anything does."""
@@ -78,7 +83,7 @@ class Lines:
         try:
             while fd >= 0:
                 at = offset + gap + len(rest)
-                want = _CHUNK_BYTES if self.size is None else min(_CHUNK_BYTES, self.size - at)
+                want = step if self.size is None else min(step, self.size - at)
                 try:
                     chunk = self.disk.pread(fd, want, at) if want > 0 else b""
                 except OSError as error:
@@ -153,10 +158,20 @@ class Lines:
         if self.extra:
             yield b"".join(line + b"\n" for line in self.extra), True
 
-    def rows(self, start: int = 0) -> Iterator[dict[str, Any]]:
-        """Every row from byte ``start``, then the extra ones."""
-        for line, ended in self._texts(start):
-            yield from self.rows_of(line, ended)
+    def rows(self, start: int = 0, *, step: int = _CHUNK_BYTES) -> Iterator[dict[str, Any]]:
+        """Every row from byte ``start``, then the extra ones. ``step``: so many bytes are read at once."""
+        # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.
+        for _offset, block, _gap, ended in self.blocks(start, unended=self.size is None, step=step):
+            yield from self._rows_of_all(block[:-1].split(b"\n")) if ended else self.rows_of(block, ended)
+        yield from self._rows_of_all(self.extra)
+
+    def _rows_of_all(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
+        plain = jsons.objects_of(lines)
+        if plain is not None:
+            yield from plain
+        else:
+            for line in lines:
+                yield from self.rows_of(line)
 
     def of_rank(self, rank: int, start: int = 0) -> Iterator[dict[str, Any]]:
         """The rows of ``rows`` that this rank wrote."""
@@ -167,7 +182,6 @@ class Lines:
 
     def _texts(self, start: int) -> Iterator[tuple[bytes, bool]]:
         """Each line, and whether it ends in a newline."""
-        # A row that lacks only its newline is one: no beginning of a JSON object is a JSON object.
         for _offset, line, ended in self._scan(start, self.size is None):
             yield line, ended
         for line in self.extra:
@@ -196,7 +210,8 @@ class Lines:
         if limit <= 0:
             return found
         start = self._search(key, first)
-        for row in self.rows(start) if rank is None else self.of_rank(rank, start):
+        step = min(_CHUNK_BYTES, _PROBE_BYTES + limit * _ROW_BYTES)
+        for row in self.rows(start, step=step) if rank is None else self.of_rank(rank, start):
             number = row.get(key)
             if isinstance(number, int) and number >= first:
                 found.append(row)
@@ -213,9 +228,11 @@ class Lines:
         except OSError:
             return 0
         low, high = 0, size if self.size is None else min(self.size, size)
-        while high - low > _SEARCH_ABOVE_BYTES:
+        if high <= _SEARCH_ABOVE_BYTES:
+            return 0
+        while high - low > _PROBE_BYTES:
             middle = (low + high) // 2
-            lines = self.raw(middle)
+            lines = self.raw(middle, step=_PROBE_BYTES)
             next(lines, None)  # the rest of the line that the middle fell into
             offset, line = next(lines, (high, b""))
             row = next(iter(self.rows_of(line)), None)
@@ -227,7 +244,7 @@ class Lines:
         return low
 
     def first(self) -> dict[str, Any] | None:
-        return next(self.rows(), None)
+        return next(self.rows(step=_PROBE_BYTES), None)
 
     def last(self, count: int = 1) -> list[dict[str, Any]]:
         """The last ``count`` rows, oldest first, without reading the rest."""

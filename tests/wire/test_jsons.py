@@ -319,8 +319,20 @@ def test_many_at_once_are_each_alone_or_left_to_be_encoded_one_by_one(many: list
 @given(
     st.lists(
         st.sampled_from(
-            [b'{"a":1}', b'{"a":[{}]}', b' {"a":1}', b'{"a":1} ', b'{"a":\n1}', b"[1]", b'{"a":1},{"b":2}', b"", b"\0"]
-            + [b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", b'{"a":%d}' % 10**400, b'{"a":"\xff"}']
+            [
+                *(
+                    b'{"a":1}',
+                    b'{"a":[{}]}',
+                    b' {"a":1}',
+                    b'{"a":1} ',
+                    b'{"a":\n1}',
+                    b"[1]",
+                    b'{"a":1},{"b":2}',
+                    b"",
+                    b"\0",
+                ),
+                *(b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", b'{"a":%d}' % (10**400), b'{"a":"\xff"}'),
+            ]
         )
         | st.just(b'{"b":2}'),
         max_size=20,
@@ -328,3 +340,5 @@ def test_many_at_once_are_each_alone_or_left_to_be_encoded_one_by_one(many: list
 )
 def test_many_are_objects_when_each_is_one(many: list[bytes]) -> None:
     assert jsons.are_objects(many) == all(map(jsons.is_object, many))
+    found = jsons.objects_of(many)
+    assert found is None or found == [jsons.object_of(each) for each in many]
