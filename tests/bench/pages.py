@@ -131,7 +131,8 @@ def sections(found: Found) -> Iterable[str]:
         "training",
         [
             ("a step, ms", lambda of: number(of["step_seconds"] * 1000)),
-            ("slower by", lambda of: f"{of['overhead']:.2%}"),
+            ("in the calls", lambda of: f"{of['calls']:.2%}"),
+            ("slower by", lambda of: f"{of['overhead']:.1%}"),
         ],
     )
     yield ""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 from dreamlake import Session
 
 REQUIREMENTS: tuple[str, ...] = ()
+_COVERED_SECONDS = 10  # within these a checkpoint covers what was written, and journals go
 
 
 class Run:
@@ -38,4 +41,7 @@ def read(folder: str, name: str) -> Any:
 
 
 def end(folder: str) -> None:
+    deadline = time.monotonic() + _COVERED_SECONDS
+    while glob.glob(f"{folder}/bench/*/.dreamlake/journals/*") and time.monotonic() < deadline:
+        time.sleep(0.1)
     subprocess.run([sys.executable, "-m", "dreamlake.cli", "agent", "stop"], capture_output=True, check=False)
