@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 if str(TOP) not in sys.path:
     sys.path.insert(0, str(TOP))  # run as a script, from anywhere
 
-from tests.bench import calls, flood, growth, memory, opening, reading, server, stalled, sync  # noqa: E402
+from tests.bench import calls, flood, growth, memory, opening, reading, server, stalled, sync, uploads  # noqa: E402
 from tests.bench.place import IN_MEMORY, fresh_place  # noqa: E402
 from tests.bench.report import Report, describe, file_system, machine  # noqa: E402
 
@@ -36,6 +36,7 @@ MEASURES = {
     "memory": memory.measure,
     "recovery": flood.recovery,
     "reading": reading.measure,
+    "files": uploads.measure,
     "push": server.pushes,
     "blobs": server.blobs,
     "sync": sync.measure,

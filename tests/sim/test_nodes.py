@@ -144,10 +144,15 @@ PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
 ]
 
 
+# Where looking begins: what few worlds find, one of these finds today.
+BEGIN_AT = {logs_not_copied: 165, zeros_given_up: 25}
+
+
 @pytest.mark.parametrize(("plant", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_planted_bug_is_found(plant: Plant, where: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    seeds = [seed for seed in range(PLANTED_SEEDS_MAX) if NODES[seed % len(NODES)].name in where]
+    every = (*range(BEGIN_AT.get(plant, 0), PLANTED_SEEDS_MAX), *range(BEGIN_AT.get(plant, 0)))
+    seeds = [seed for seed in every if NODES[seed % len(NODES)].name in where]
     for seed in seeds:
         try:
             run(seed)
