@@ -146,8 +146,8 @@ def replayed(disk: Disk, at: int) -> tuple[Loaded, Found]:
     sizes = {log: mark.size for log, mark in loaded.marks.items()}
     extra: dict[str, list[bytes]] = {}
     for out in [*(out for _commit, out in committed(disk, at, loaded)), *leftovers(disk, at, loaded)]:
-        for log, lines in out.rows.items():
-            extra.setdefault(log, []).extend(line[:-1] for line in lines)
+        for log in out.rows:
+            extra.setdefault(log, []).extend(out.lines(log))
     return loaded, Found(
         {log: list(Lines(disk, at, log, sizes.get(log, 0), extra.get(log, [])).rows()) for log in {**sizes, **extra}}
     )

@@ -11,7 +11,6 @@ from time import perf_counter
 
 from dreamlake import Session
 
-
 MILLION = 1_000_000
 
 
