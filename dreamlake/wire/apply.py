@@ -143,14 +143,12 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
         return False
     if not jsons.are_objects(datas):
         return False
+    second = time_text(first)[:-8]
     groups = _by_track(block, names)
-    if len(groups) * _FEW > len(block) + _FEW:
+    if not groups.keys() <= state.tracks.keys():
         return False
-    for name in groups:
-        if name not in state.tracks or not out.placed.get(name):
-            return False
     line = b'{"index":%%d,"data":%%b,"createdAt":"%b.%%06dZ"%b}\n' % (
-        time_text(first)[:-8].encode(),
+        second.encode(),
         _rank_in_line(state, author, out),
     )
     for name, points in groups.items():
@@ -160,8 +158,8 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
         _kinds, times, _names, ordinals, datas = zip(*points, strict=True)
         values: list[Any] = [None] * (3 * count)
         values[::3], values[1::3] = range(index, index + count), datas
-        values[2::3] = [time % _SECOND // 1000 for time in times]
-        out.rows[track.log].append(line * count % tuple(values))
+        values[2::3] = micros = [time % _SECOND // 1000 for time in times]
+        _log_of(track, name, out).append(line * count % tuple(values))
         if ordinals == tuple(range(ordinals[0], ordinals[0] + count)):
             _place(out, name, ordinals[0], index, count)
         else:
@@ -169,7 +167,7 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
                 _place(out, name, ordinal, at, 1)
         tail.next += count
         tail.rows += count
-        tail.time = time_text(times[-1])
+        tail.time = f"{second}.{micros[-1]:06d}Z"
     return True
 
 
@@ -189,7 +187,7 @@ def _one_by_one(
     state: State, author: str, run: list[Any], position: int, end: int, skipped: Collection[int], out: Applied
 ) -> int:
     """Apply the plain points among ``run[position:end]``, until one is none; returns where that stands."""
-    known: dict[str, list[Any]] = {}  # track → its tail, its lines, its spans, the time of its last point
+    known: dict[str, list[Any]] = {}  # track → its tail, its lines, the time of its last point
     second, stamp, rank = None, b"", _rank_in_line(state, author, out)
     while position < end:
         op = run[position]
@@ -200,12 +198,9 @@ def _one_by_one(
             break
         if type(name) is not str or type(data) is not bytes:
             break
-        found = known.get(name)
-        if found is None:
-            track, spans = state.tracks.get(name), out.placed.get(name)
-            if track is None or not spans:
-                break
-            found = known[name] = [track.tail, out.rows[track.log], spans, None]
+        track = state.tracks.get(name)
+        if track is None:
+            break
         seconds, rest = divmod(time, _SECOND)
         if seconds != second:
             if not ops.TIME_MIN <= time <= ops.TIME_MAX:
@@ -213,19 +208,18 @@ def _one_by_one(
             second, stamp = seconds, time_text(time)[:-8].encode()
         if not jsons.is_object(data):
             break
-        tail, lines, spans, _ = found
+        found = known.get(name)
+        if found is None:
+            found = known[name] = [track.tail, _log_of(track, name, out), None]
+        tail, lines, _ = found
         index = tail.next
         lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"%b}\n' % (index, data, stamp, rest // 1000, rank))
         tail.next = index + 1
         tail.rows += 1
-        last = spans[-1]
-        if last[0] + last[2] == ordinal and last[1] + last[2] == index:
-            last[2] += 1
-        else:
-            spans.append([ordinal, index, 1])
-        found[3] = time
+        _place(out, name, ordinal, index, 1)
+        found[2] = time
         position += 1
-    for tail, _lines, _spans, time in known.values():
+    for tail, _lines, time in known.values():
         if time is not None:
             tail.time = time_text(time)
     return position
@@ -436,6 +430,14 @@ def _describe(state: State, out: Applied, author: str, name: str, time: int, giv
     return state.tracks[name]
 
 
+def _log_of(track: Track, name: str, out: Applied) -> list[bytes]:
+    log = out.rows.get(track.log)
+    if log is None:
+        log = out.rows[track.log] = []
+        out.stale.add(track_view(name))
+    return log
+
+
 def _place(out: Applied, name: str, ordinal: int, index: int, number: int) -> None:
     spans = out.placed.get(name)
     if spans is None:
@@ -479,10 +481,7 @@ def _points_of(
         track = _describe(state, out, author, name, time, {})
     tail, when = track.tail, time_text(time)
     stamp, index = when.encode(), tail.next
-    log = out.rows.get(track.log)
-    if log is None:
-        log = out.rows[track.log] = []
-        out.stale.add(track_view(name))
+    log = _log_of(track, name, out)
     if extra is None:
         for first in range(0, len(data), _MANY):
             some = data[first : first + _MANY]

@@ -72,13 +72,14 @@ class Tracker:
         """What a program found, without what others say on standard output."""
         return _found(self.start(self.command(what, **arguments)))[-1]
 
-    def reaped(self, commands: list[str]) -> list[str]:
-        last = self.command("end", folder=str(self.folder("none")))
+    def reaped(self, commands: list[str], folder: str) -> list[str]:
+        last = self.command("end", folder=folder)
         return [sys.executable, str(PROGRAMS / "reaped.py"), str(LEFT_SECONDS), *commands, "--", *last]
 
-    def alone(self, what: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def alone(self, what: str, folder: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The same, with what all processes together used, until the last of them has ended."""
-        *_, found, used = _found(self.start(self.reaped(self.command(what, **arguments))))
+        command = self.command(what, folder=folder, **arguments)
+        *_, found, used = _found(self.start(self.reaped(command, folder)))
         return found, used
 
     def folder(self, name: str) -> Path:

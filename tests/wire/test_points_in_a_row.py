@@ -77,6 +77,7 @@ def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any], few_and_m
         state, out, refused = applied([run])
     one_state, one_out, one_refused = applied([[op] for op in run])
     assert (rows(out), out.placed, refused) == (rows(one_out), one_out.placed, one_refused)
+    assert out.stale == one_out.stale
     assert state == one_state
 
 
