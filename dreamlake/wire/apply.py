@@ -210,7 +210,7 @@ def _one_by_one(
             break
         found = known.get(name)
         if found is None:
-            found = known[name] = [track.tail, _log_of(track, name, out), None]
+            found = known[name] = [track.tail, _log_of(track, name, out), time]
         tail, lines, _ = found
         index = tail.next
         lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"%b}\n' % (index, data, stamp, rest // 1000, rank))
@@ -220,8 +220,7 @@ def _one_by_one(
         found[2] = time
         position += 1
     for tail, _lines, time in known.values():
-        if time is not None:
-            tail.time = time_text(time)
+        tail.time = time_text(time)
     return position
 
 

@@ -16,7 +16,6 @@ from time import perf_counter
 from time import perf_counter_ns as clock
 from typing import Any
 
-began = perf_counter()
 TOP = str(Path(__file__).resolve().parents[3])
 sys.path[0] = TOP  # not this folder, whose files are called as others' modules are
 WARM = 50  # calls before the first that counts
@@ -132,7 +131,7 @@ def until_killed(name: str, folder: str, run: str, ledger: str, seconds: float) 
     return {"raised": raised}
 
 
-def training(name: str | None, folder: str, run: str, steps: int, rounds: int, values: int) -> Any:
+def training(name: str, folder: str, run: str, steps: int, rounds: int, values: int) -> Any:
     """Seconds of a step of a real training (two layers, their gradients by hand), with and without logging ``values``
     scalars in each, in turns; and of the calls in it."""
     import numpy
@@ -140,11 +139,11 @@ def training(name: str | None, folder: str, run: str, steps: int, rounds: int, v
     chance = numpy.random.default_rng(0)
     batch, targets = chance.standard_normal((2048, 512)), chance.standard_normal((2048, 64))
     layers = [chance.standard_normal((512, 512)) / 23, chance.standard_normal((512, 64)) / 23]
-    opened = system(name).Run(folder, run) if name else None
+    opened = system(name).Run(folder, run)
     took: dict[str, list[float]] = {"without": [], "with": [], "calls": []}
     step = 0
     for turn in range(2 * rounds):
-        how = "with" if turn % 2 and opened else "without"
+        how = "with" if turn % 2 else "without"
         before, calling = perf_counter(), 0.0
         for _ in range(steps):
             hidden = numpy.maximum(batch @ layers[0], 0)
@@ -162,8 +161,7 @@ def training(name: str | None, folder: str, run: str, steps: int, rounds: int, v
         took[how].append((perf_counter() - before) / steps)
         if how == "with":
             took["calls"].append(calling / steps)
-    if opened:
-        opened.close()
+    opened.close()
     return took
 
 
@@ -173,24 +171,17 @@ def read(name: str, folder: str, run: str) -> Any:
     before = perf_counter()
     found = module.read(folder, run)
     count = len(found)
-    return {"count": count, "seconds": perf_counter() - before, "peak": resident()}
-
-
-def fill(name: str, folder: str, run: str, points: int) -> Any:
-    opened = system(name).Run(folder, run)
-    for step in range(points):
-        opened.log(step / 7, step)
-    opened.close()
-    return {}
+    return {"count": count, "seconds": perf_counter() - before}
 
 
 def end(name: str, folder: str) -> Any:
-    system(name).end(folder)
+    module = system(name)
+    if hasattr(module, "end"):
+        module.end(folder)
     return {}
 
 
 if __name__ == "__main__":
-    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, fill, end)}
+    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, end)}
     found = what[sys.argv[2]](sys.argv[1], **json.loads(sys.argv[3]))
     print("\n" + json.dumps(found), flush=True)
-    sys.stdout.flush()

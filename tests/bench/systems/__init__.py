@@ -7,7 +7,7 @@ An adapter is a module with
   there is one process. ``log(value, step)`` logs one scalar, ``log_all(values, step)`` a step's worth of them,
   ``flush()`` returns when a reader finds what was logged (as far as the tracker can say so), ``close()`` ends the run;
 - ``read(folder, name)``: the values of a run as a reader of the tracker finds them, after whatever has happened to it;
-- ``end(folder)``: ends what the tracker leaves running; most leave nothing.
+- ``end(folder)``, where the tracker leaves something running: ends that.
 
 It imports nothing of this project but, where it must, its own tracker: the environment has nothing else.
 """

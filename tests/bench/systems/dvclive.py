@@ -35,7 +35,3 @@ def read(folder: str, name: str) -> Any:
     with open(os.path.join(folder, name, "plots", "metrics", "loss.tsv")) as file:
         next(file)
         return [float(line.split("\t")[-1]) for line in file if line.endswith("\n")]
-
-
-def end(folder: str) -> None:
-    pass

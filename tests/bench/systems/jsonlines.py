@@ -28,7 +28,3 @@ class Run:
 def read(folder: str, name: str) -> Any:
     with open(os.path.join(folder, name), "rb") as file:
         return [orjson.loads(line)["data"]["value"] for line in file if line.endswith(b"\n")]
-
-
-def end(folder: str) -> None:
-    pass

@@ -42,7 +42,3 @@ def read(folder: str, name: str) -> Any:
     client = _client(folder, name)
     runs = client.search_runs(["0"])
     return [each.value for run in runs for each in client.get_metric_history(run.info.run_id, "loss")]
-
-
-def end(folder: str) -> None:
-    pass

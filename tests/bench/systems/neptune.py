@@ -44,7 +44,3 @@ def read(folder: str, name: str) -> Any:
                 snapshot.ParseFromString(data)
                 values += [each.float64 for key, each in snapshot.append.items() if key == "loss"]
     return values
-
-
-def end(folder: str) -> None:
-    pass

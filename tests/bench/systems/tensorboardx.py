@@ -47,7 +47,3 @@ def read(folder: str, name: str) -> Any:
             values += [each.simple_value for each in event.summary.value]
             at += 16 + length
     return values
-
-
-def end(folder: str) -> None:
-    pass

@@ -41,7 +41,3 @@ def read(folder: str, name: str) -> Any:
 
     runs = SQLiteStorage.get_runs(name)
     return [row["loss"] for run in runs for row in SQLiteStorage.get_logs(name, run) if "loss" in row]
-
-
-def end(folder: str) -> None:
-    pass

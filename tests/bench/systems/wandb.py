@@ -70,7 +70,3 @@ def _records(data: bytes) -> Iterator[bytes]:
         record = piece if kind in (_WHOLE, _FIRST) else record + piece
         if kind in (_WHOLE, _LAST):
             yield record
-
-
-def end(folder: str) -> None:
-    pass

@@ -50,7 +50,3 @@ class Run:
 def read(folder: str, name: str) -> Any:
     path = os.path.join(folder, name)
     return [0.0] * (int(open(path).read()) if os.path.exists(path) else 0)
-
-
-def end(folder: str) -> None:
-    pass
