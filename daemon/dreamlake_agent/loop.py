@@ -153,7 +153,7 @@ class Loop:
                 tell(directory.owner, self.who)
 
     def turn(self) -> bool:
-        """Hear what has come, decide, do; True when there may be more to hear at once."""
+        """Hear what has come, decide, do; True when there is more to do at once."""
         heard = 0
         while heard < config.TURN_BYTES:
             received = self.hub.receive()
@@ -170,8 +170,8 @@ class Loop:
                 self.unreadable += 1
                 continue
             self.take(on.Heard(peer, message, body))
-        if heard:
-            self.take(on.Drained())
+        if heard or self.core.is_reading:
+            self.take(on.Turned())
         for event in self.workers.done():
             self._worker_done(event)
         for event in self.uploader.done():
@@ -180,7 +180,7 @@ class Loop:
         if now - self._ticked >= config.TICK_SECONDS or now < self._ticked:
             self._ticked = now
             self.take(on.Tick())
-        return heard >= config.TURN_BYTES
+        return heard >= config.TURN_BYTES or self.core.is_reading
 
     def take(self, event: on.Event) -> None:
         """Handle an event and everything that follows from it at once."""

@@ -128,8 +128,8 @@ def _make_journals(path: str) -> None:
 
 
 def _turn(loop: Loop, world: _HurriedWorld) -> None:
-    loop.turn()
-    world.now += config.TICK_SECONDS
+    if not loop.turn():
+        world.now += config.TICK_SECONDS
 
 
 def _reason(path: str, event: on.NotOpened | None) -> str:

@@ -162,9 +162,11 @@ def test_a_tail_that_is_not_whole_is_asked_for_again() -> None:
     scene.opened(far(), applied=100)
     for _ in range(3):
         scene.now += 4
-        assert do.Follow(KEY, FAR) in scene.scanned(far(end=200))
-        assert do.Follow(KEY, FAR) not in scene.take(on.Exhausted(KEY, FAR))
+        scene.scanned(far(end=200))
+        assert do.Follow(KEY, FAR) in scene.take(on.Turned())
+        scene.take(on.Exhausted(KEY, FAR))
         scene.take(on.Committed(KEY, scene.core.sessions[KEY].applies, runs=0))
+        assert do.Follow(KEY, FAR) not in scene.take(on.Turned())
 
 
 def test_signs_and_owners_forget() -> None:

@@ -21,21 +21,64 @@ def live(first: on.JournalSeen) -> Agent:
     return core
 
 
+def scanned(core: Agent, at: float, *journals: on.JournalSeen) -> list[do.Effect]:
+    """What a scan brings about, and the turn after it."""
+    return [*core.handle(on.Scanned(KEY, list(journals)), at, 0), *core.handle(on.Turned(), at, 0)]
+
+
 def test_a_journal_that_has_just_begun_is_not_followed_before_its_client_could_say_hello() -> None:
     """What is applied out of a file is acked to nobody: the receipts of a forked child stayed without indexes."""
     first = on.JournalSeen(FIRST, 0, True)
     begun = on.JournalSeen(SECOND, 100, True)
     follow = do.Follow(KEY, SECOND)
     core = live(first)
-    assert follow not in core.handle(on.Scanned(KEY, [first, begun]), 11, 0)
-    assert follow not in core.handle(on.Scanned(KEY, [first, begun]), 11 + config.HEARD_SECONDS / 2, 0)
-    assert follow in core.handle(on.Scanned(KEY, [first, begun]), 12 + config.HEARD_SECONDS, 0)
+    assert follow not in scanned(core, 11, first, begun)
+    assert follow not in scanned(core, 11 + config.HEARD_SECONDS / 2, first, begun)
+    assert follow in scanned(core, 12 + config.HEARD_SECONDS, first, begun)
 
 
 def test_a_journal_whose_client_is_gone_is_followed_at_once() -> None:
     first = on.JournalSeen(FIRST, 0, True)
     core = live(first)
-    assert do.Follow(KEY, SECOND) in core.handle(on.Scanned(KEY, [first, on.JournalSeen(SECOND, 100, False)]), 11, 0)
+    assert do.Follow(KEY, SECOND) in scanned(core, 11, first, on.JournalSeen(SECOND, 100, False))
+
+
+def test_journals_are_read_in_turn_and_each_turn_ends_with_a_commit() -> None:
+    """A long journal was read to its end before anybody was heard: an agent that came up said nothing for a minute."""
+    count = 3 * config.TURN_BYTES // config.FOLLOW_BYTES
+    gone = [on.JournalSeen(b"%016d" % number, 1 << 30, False) for number in range(count)]
+    core = live(on.JournalSeen(FIRST, 0, True))
+    core.handle(on.Scanned(KEY, gone), 11, 0)
+    read: list[bytes] = []
+    for turn in range(6):
+        assert core.is_reading
+        *follows, commit = core.handle(on.Turned(), 11, 0)
+        read += [each.client for each in follows if isinstance(each, do.Follow)]
+        assert len(follows) == count // 3
+        assert commit == do.Commit(KEY, core.sessions[KEY].applies)
+        for client in read[-len(follows) :]:
+            core.handle(on.AppliedRun(KEY, client, turn + 1, 7, 1, {}, {}, "running"), 11, 0)
+        core.handle(on.Committed(KEY, core.sessions[KEY].applies), 11, 0)
+    assert read == 2 * [each.client for each in gone]
+    for journal in gone:
+        core.handle(on.Exhausted(KEY, journal.client), 11, 0)
+    core.handle(on.Turned(), 11, 0)
+    core.handle(on.Turned(), 11, 0)
+    core.handle(on.Turned(), 11, 0)
+    assert not core.is_reading
+
+
+def test_who_speaks_again_is_not_followed_any_more() -> None:
+    """Both at once were in each other's way: what the client sent did not continue what was read from its file."""
+    first = on.JournalSeen(FIRST, 1 << 20, True)
+    core = live(first)
+    late = 11 + config.HEARD_SECONDS
+    assert do.Follow(KEY, FIRST) in scanned(core, late, first)
+    core.handle(on.AppliedRun(KEY, FIRST, 100, 7, 1, {}, {}, "running"), late, 0)
+    core.handle(on.Committed(KEY, core.sessions[KEY].applies), late, 0)
+    core.handle(on.Heard(b"peer", (messages.HAVE, FIRST, 1 << 20, 0)), late, 0)
+    assert do.Follow(KEY, FIRST) not in core.handle(on.Turned(), late, 0)
+    assert not core.is_reading
 
 
 def test_a_spooled_journal_is_covered_sooner_and_a_durable_flush_waits_for_that() -> None:

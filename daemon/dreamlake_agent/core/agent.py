@@ -41,6 +41,8 @@ class Agent:
         self.sessions: dict[on.Key, Session] = {}
         # where a client's session is; a message names only the client
         self._homes: dict[bytes, on.Key] = {}
+        # journals that are read from their files, in turn
+        self._reading: dict[tuple[on.Key, bytes], None] = {}
         self._now = 0.0
         self._wall = 0
         self._stop_at: float | None = None
@@ -59,8 +61,8 @@ class Agent:
         self._now, self._wall = now, wall
         if isinstance(event, on.Heard):
             return list(self._heard(event))
-        if isinstance(event, on.Drained):
-            return [self._commit(each) for each in self.sessions.values() if each.uncommitted]
+        if isinstance(event, on.Turned):
+            return list(self._turned())
         if isinstance(event, on.Tick):
             return list(self._tick())
         if isinstance(event, on.Remembered):
@@ -76,6 +78,27 @@ class Agent:
         if session is None:
             return []
         return list(self._SESSION_EVENTS[type(event)](self, session, event))
+
+    # ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether journals are to be read on at the next turn."""
+        return bool(self._reading)
+
+    def _turned(self) -> Effects:
+        """Of the journals that nobody sends, a little is read: a long one, or a thousand, must not keep those waiting
+        who speak. Then what was applied is committed."""
+        for key, client_id in list(self._reading)[: max(1, config.TURN_BYTES // config.FOLLOW_BYTES)]:
+            del self._reading[key, client_id]
+            session = self.sessions.get(key)
+            if session is not None and session.reads(client_id):
+                self._reading[key, client_id] = None  # it goes to the end of the row
+                session.applies += 1
+                yield do.Follow(key, client_id)
+        for session in self.sessions.values():
+            if session.uncommitted:
+                yield self._commit(session)
 
     # ── what clients say ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,6 +122,7 @@ class Agent:
             if kind == messages.HAVE:
                 self._count_lost(session, client, rest[2])
             if session.phase == LIVE and client_id not in session.held:
+                session.following.discard(client_id)  # whoever speaks sends it
                 yield from self._SAID[kind](self, session, client, event, *rest[1:])
 
     def _hello(self, peer: on.Peer, client_id: bytes, who: dict[str, Any]) -> Effects:
@@ -144,6 +168,7 @@ class Agent:
 
     def _welcome(self, session: Session, client: Client) -> Effect:
         assert client.peer is not None
+        session.following.discard(client.id)
         found = (client.applied, client.running, client.covered, self._credit(), session.origin, self.incarnation)
         return do.Send(client.peer, (messages.WELCOME, client.id, *found))
 
@@ -162,7 +187,7 @@ class Agent:
 
     def _data(self, session: Session, client: Client, event: on.Heard, start: int, before: int, after: int) -> Effects:
         verdict = window.judge(client.applied, start, start + len(event.body))
-        if verdict != window.CONTINUES or client.id in session.following:
+        if verdict != window.CONTINUES:
             # A duplicate, an overlap or a gap: the sender hears where we are and goes on from there.
             yield from self._ack(session, client)
         elif before != client.running:
@@ -271,7 +296,7 @@ class Agent:
 
     def _recover_on(self, session: Session) -> Effects:
         if session.recovery:
-            yield self._follow(session, session.recovery[0])
+            self._follow(session, session.recovery[0])
             return
         yield do.Settle(session.key)
         session.phase = LIVE
@@ -299,11 +324,7 @@ class Agent:
                 yield self._welcome(session, client)
 
     # Each of these puts something into memory that only a commit puts on disk: from the moment it is asked for, nothing
-    # is acked, shown, synced or checkpointed before that commit.
-
-    def _follow(self, session: Session, client_id: bytes) -> Effect:
-        session.applies += 1
-        return do.Follow(session.key, client_id)
+    # is acked, shown, synced or checkpointed before that commit. So does a journal that is read on (_turned).
 
     def _say(self, session: Session, op: tuple[Any, ...]) -> Effect:
         session.applies += 1
@@ -315,6 +336,10 @@ class Agent:
 
     def _commit(self, session: Session) -> Effect:
         return do.Commit(session.key, session.applies)
+
+    def _follow(self, session: Session, client_id: bytes) -> None:
+        """Read its journal on at the next turns, until it is exhausted."""
+        self._reading[session.key, client_id] = None
 
     def _take_journals(self, session: Session, journals: list[on.JournalSeen]) -> Effects:
         for journal in journals:
@@ -431,8 +456,6 @@ class Agent:
             client.refusals.append((position, reason))
             self.last_error = f"{session.path}: refused: {reason}"
             yield do.Note("warning", self.last_error, {"path": session.path, "client": client.id.hex()})
-        if session.phase == RECOVERING or client.id in session.following:
-            yield self._commit(session)
 
     def _committed(self, session: Session, event: on.Committed) -> Effects:
         session.committed_applies = event.upto
@@ -456,14 +479,11 @@ class Agent:
         yield from self._welcome_held(session)
         yield from self._settle_flushes(session)
         yield from self._settle_syncs(session)
-        for client_id in sorted(session.following):
-            yield self._follow(session, client_id)
 
     def _exhausted(self, session: Session, event: on.Exhausted) -> Effects:
         client = session.client(event.client)
         client.exhausted_end = client.seen_end
         session.following.discard(event.client)
-        yield self._commit(session)
         if session.phase == RECOVERING:
             session.recovery.remove(event.client)  # the commit goes on with the next
         elif not client.lives:
@@ -505,8 +525,7 @@ class Agent:
         if not client.drained:
             if silent and client.id not in session.following:
                 session.following.add(client.id)
-                if not session.uncommitted:  # else it is followed after the commit
-                    yield self._follow(session, client.id)
+                self._follow(session, client.id)
             return
         if not client.lives and client.state == ops.RUNNING and not client.said_killed:
             client.said_killed = True

@@ -246,8 +246,8 @@ class Gauged:
 
 
 @dataclass(frozen=True)
-class Drained:
-    """Every message that had come was heard: what was applied may be committed as one."""
+class Turned:
+    """Every message that had come was heard: what was applied may be committed as one, and journals be read on."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +276,6 @@ Event = (
     | UploadMeasured
     | Uploaded
     | Gauged
-    | Drained
+    | Turned
     | Tick
 )

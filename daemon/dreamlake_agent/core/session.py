@@ -143,6 +143,12 @@ class Session:
             found = self.clients[client] = Client(client, running=codec.seed(client))
         return found
 
+    def reads(self, client: bytes) -> bool:
+        """Whether that client's journal is being read from its file."""
+        if self.phase == RECOVERING:
+            return client in self.recovery[:1]
+        return self.phase == LIVE and client in self.following
+
     @property
     def uncommitted(self) -> bool:
         return self.applies > self.committed_applies
