@@ -46,7 +46,8 @@ FILE_BYTES_MAX = 5 << 40  # one uploaded file: the largest object S3 takes (5 Ti
 
 # ── the agent ───────────────────────────────────────────────────────────────────────────────────────────────────────
 TICK_SECONDS = 0.05
-VIEW_SECONDS = 1.0  # views are rewritten this often at most
+VIEW_SECONDS = 1.0  # views are rewritten this often at most,
+VIEW_SHARE = 0.05  # and, of a session with thousands of tracks, in this part of the time, unless somebody waits
 SYNC_SECONDS = 1.0  # journals and commits are fsynced this often while busy
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at least so often while operations come
 CHECKPOINT_QUIET_SECONDS = 1.0  # and when none have come for this long
@@ -68,6 +69,8 @@ STOP_SECONDS = 20.0  # stop drains this long at most
 HANDOVER_SECONDS = 40.0  # one that systemd starts waits so long for the one before it to end
 TURN_BYTES = 4 << 20  # messages heard before a commit
 FOLLOW_BYTES = 256 << 10
+DESCRIPTORS = 65_536  # it asks for so many, where it has fewer;
+LOGS_OPEN_MAX = 16_384  # logs kept open at once, of all directories, and at most a quarter of the descriptors
 FLUSHES_MAX = 256  # open flushes of one client; of more, the oldest are forgotten and asked for again
 CREDIT_BUDGET_BYTES = 32 << 20  # journal bytes on their way from all clients together
 CREDIT_BYTES = (32 << 10, 1 << 20)  # per client: least, most

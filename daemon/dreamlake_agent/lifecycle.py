@@ -123,6 +123,7 @@ def run(folder: str, lock_fd: int, ready: Any, service: Service | None = None) -
     settings = Settings()
     core = Agent(os.urandom(8), settings.thresholds, dreamlake.__version__, settings.gone_seconds)
     levels = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+    descriptors = processes.raise_descriptors(config.DESCRIPTORS)
     workers = ThreadWorkers(hub.wake)
     registry = Registry(os.path.join(state, "directories"))
 
@@ -130,7 +131,7 @@ def run(folder: str, lock_fd: int, ready: Any, service: Service | None = None) -
         logger.log(levels.get(level, logging.INFO), "%s", text, extra={"about": about})
 
     uploader = Uploader(hub.wake, log)
-    loop = Loop(core, REAL_DISK, hub, workers, RealWorld(), who, log, registry, uploader)
+    loop = Loop(core, REAL_DISK, hub, workers, RealWorld(), who, log, registry, uploader, descriptors)
     status = Status(loop, endpoint, log_path)
     status.observing = Observing(loop, state, settings, log, logger.handlers[0].flush)
     processes.memory_bytes()  # what is imported late is imported now: another release may be installed over this one

@@ -27,6 +27,7 @@ from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
 from dreamlake_agent.store import files
 from dreamlake_agent.store.directory import Directory, Unseen
+from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import OwnedElsewhere, tell
 from dreamlake_agent.store.takeover import NotYet, take_over
 
@@ -120,6 +121,7 @@ class Loop:
         log: Log,
         memory: Memory | None = None,
         uploader: Uploader | None = None,
+        descriptors: int | None = None,
     ) -> None:
         self.core, self.disk, self.hub, self.workers, self.world = core, disk, hub, workers, world
         # what an owner's file says of us: host, boot, ns, pid, start, endpoint, version
@@ -128,6 +130,9 @@ class Loop:
         self.memory = memory or NoMemory()
         self.uploader = uploader or NoUploader()
         self.directories: dict[on.Key, Directory] = {}
+        # of so many descriptors that there may be; the others are for sockets, journals and folders
+        logs_max = config.LOGS_OPEN_MAX if descriptors is None else min(config.LOGS_OPEN_MAX, descriptors // 4)
+        self.opened = Opened(logs_max)
         self._paths: dict[on.Key, str] = {}
         self.report: Callable[[], bytes] = lambda: b"{}"
         self.unreadable = 0
@@ -225,7 +230,14 @@ class Loop:
         try:
             fresh, verdict = self.world.random(16).hex(), self.world.verdict
             directory = Directory.open(
-                self.disk, effect.path, key, self.who, fresh, distrust=effect.distrust, verdict=verdict
+                self.disk,
+                effect.path,
+                key,
+                self.who,
+                fresh,
+                opened=self.opened,
+                distrust=effect.distrust,
+                verdict=verdict,
             )
             try:
                 seen = self._seen(directory)
@@ -389,7 +401,7 @@ class Loop:
 
     def _checkpoint(self, effect: do.WriteCheckpoint) -> on.Event | None:
         def act(directory: Directory) -> None:
-            checkpoint, sizes, job = directory.checkpoint_job()
+            checkpoint, sizes, job = directory.checkpoint_job(tracks=effect.tracks)
             self._working[effect.key] = directory
             self.workers.submit(lambda: _durable(effect.key, job, _Lasting(effect.key, sizes, checkpoint)))
 

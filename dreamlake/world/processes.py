@@ -144,6 +144,23 @@ def memory_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def raise_descriptors(wanted: int) -> int:
+    """Let this process have so many descriptors, or as many as it is allowed to; returns how many that are. A login
+    shell gives 1024, whatever the machine can do."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        most = wanted if hard == unlimited else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+        except (OSError, ValueError):
+            pass  # macOS allows fewer than it says
+    return wanted if soft == unlimited else soft
+
+
 def descriptors() -> tuple[int, int] | None:
     """How many descriptors this process has open, and how many it may have; None where that cannot be told."""
     import resource

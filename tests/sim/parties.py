@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dreamlake_agent.core import events as on
 from dreamlake_agent.loop import Loop
-from dreamlake_agent.store import rows
 from tests.sim.disk import SimProcess
 from tests.sim.promises import Violation
 
@@ -127,7 +126,8 @@ class AgentProcess(Party):
         own = sum(len(each.own._segments) for each in open_ones.values() if each.own is not None)
         held = sum(len(each.held) for each in open_ones.values())
         most = (
-            len(open_ones) * (rows.OPEN_FILES_MAX + OPEN_FILES_MAX)
+            self.loop.opened.most
+            + len(open_ones) * OPEN_FILES_MAX
             + held
             + 2 * own
             + OPEN_FILES_MAX

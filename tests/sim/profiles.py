@@ -371,7 +371,7 @@ def limits(random: Random) -> Iterator[None]:
         (dreamlake.journal, "MARK_BYTES", random.choice((100, 400))),
         (dreamlake.reader.replay, "RUN_BYTES", random.choice((300, 256 << 10))),
         (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", random.choice((300, 2000, 1 << 20))),
-        (dreamlake_agent.store.rows, "OPEN_FILES_MAX", random.choice((1, 2, 128))),
+        (config, "LOGS_OPEN_MAX", random.choice((1, 2, 128))),
         (config, "BATCH_BYTES", random.choice((200, 1000, 256 << 10))),
         (config, "CREDIT_BYTES", random.choice(((200, 500), (300, 2000), (32 << 10, 1 << 20)))),
         (config, "CREDIT_BUDGET_BYTES", random.choice((1000, 32 << 20))),

@@ -569,7 +569,7 @@ class Agent:
                 flush.need, flush.hashed = session.target, False
         due = [flush for flush in due if not flush.hashed and (flush.need or 0) <= session.commits]
         if any((flush.need or 0) > session.viewed for flush in due):
-            yield do.WriteViews(session.key)
+            yield self._write_views(session)
             return  # ViewsWritten comes back here
         if any(flush.durable and (flush.need or 0) > session.synced for flush in due):
             if not session.spooled:
@@ -594,8 +594,13 @@ class Agent:
         seconds = config.CHECKPOINT_REMOTE_SECONDS if session.remotes else config.CHECKPOINT_SECONDS
         return min(seconds, config.CHECKPOINT_SPOOL_SECONDS) if session.spooled else seconds
 
+    def _write_views(self, session: Session) -> Effect:
+        session.views_begun = self._now
+        return do.WriteViews(session.key)
+
     def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
         session.viewed, session.viewed_at = session.commits, self._now
+        session.views_seconds = self._now - session.views_begun
         yield from self._settle_flushes(session)
 
     def _synced(self, session: Session, event: on.Synced) -> Effects:
@@ -716,9 +721,11 @@ class Agent:
                 if client.peer is not None:
                     yield do.Send(client.peer, (messages.FLUSHED, client.id, sync.number, said))
 
-    def _write_checkpoint(self, session: Session) -> Effect:
+    def _write_checkpoint(self, session: Session, *, tracks: bool = False) -> Effect:
+        """``tracks``: with their views. While points come these would be old in a moment, and may be thousands."""
         session.working, session.bytes_since_checkpoint = session.commits, 0
-        return do.WriteCheckpoint(session.key)
+        session.owes_views = not tracks
+        return do.WriteCheckpoint(session.key, tracks)
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -744,14 +751,14 @@ class Agent:
         if (
             session.viewed < session.commits
             and not session.uncommitted
-            and now - session.viewed_at >= config.VIEW_SECONDS
+            and now - session.viewed_at >= max(config.VIEW_SECONDS, session.views_seconds / config.VIEW_SHARE)
         ):
-            yield do.WriteViews(session.key)
-        if session.working is None and not session.uncommitted and session.covered < session.commits:
-            quiet = now - session.committed_at >= config.CHECKPOINT_QUIET_SECONDS or session.stopping
-            if (
-                quiet
-                or session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
+            yield self._write_views(session)
+        if session.working is None and not session.uncommitted and not session.is_covered:
+            if now - session.committed_at >= config.CHECKPOINT_QUIET_SECONDS or session.stopping:
+                yield self._write_checkpoint(session, tracks=True)
+            elif session.covered < session.commits and (
+                session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
                 or now - session.covered_at >= self._checkpoint_seconds(session)
             ):
                 yield self._write_checkpoint(session)
@@ -769,7 +776,7 @@ class Agent:
             all(client.is_left for client in session.clients.values())
             and not session.hashing
             and not session.flushes
-            and session.covered == session.commits
+            and session.is_covered
             and session.viewed == session.commits
             and session.working is None
             and not self.uploads.is_under_way(session.path)
@@ -795,7 +802,7 @@ class Agent:
             settled = (
                 session.phase == LIVE
                 and not session.following
-                and session.covered == session.commits
+                and session.is_covered
                 and session.viewed == session.commits
                 and session.working is None
                 and all(client.drained for client in session.clients.values())

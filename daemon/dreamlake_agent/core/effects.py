@@ -109,9 +109,11 @@ class Sync:
 
 @dataclass(frozen=True)
 class WriteCheckpoint:
-    """Make everything durable and write the checkpoint, in a worker: answers Checkpointed or Broke."""
+    """Make everything durable and write the checkpoint, in a worker: answers Checkpointed or Broke. ``tracks``: the
+    views of tracks, too."""
 
     key: Key
+    tracks: bool = False
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,9 @@ class Session:
     operations: int = 0
     committed_at: float = 0.0
     viewed_at: float = 0.0
+    owes_views: bool = False  # the last checkpoint left out the views of tracks
+    views_begun: float = 0.0
+    views_seconds: float = 0.0  # how long the views took to write, the last time
     synced_at: float = 0.0
     covered_at: float = 0.0
     scanned_at: float = 0.0
@@ -152,6 +155,11 @@ class Session:
     @property
     def uncommitted(self) -> bool:
         return self.applies > self.committed_applies
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether a checkpoint stands for everything that was committed, and every view is durable."""
+        return self.covered == self.commits and not self.owes_views
 
     @property
     def spooled(self) -> bool:

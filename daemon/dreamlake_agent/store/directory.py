@@ -62,6 +62,7 @@ from dreamlake.world.disk import (
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.held import Held
+from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import ORIGIN, Owner, Verdict, acquire, origin_of, release, tell
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import Views
@@ -100,6 +101,7 @@ class Directory:
         at: int,
         owner: Owner,
         held: Held,
+        opened: Opened,
         origin: str,
         who: dict[str, Any],
         path: str,
@@ -116,7 +118,7 @@ class Directory:
         self.positions: Positions = loaded.positions
         self.covered: Positions = dict(loaded.checkpoint.clients) if loaded.checkpoint else {}
         self.segments: dict[bytes, list[Segment]] = loaded.segments
-        self.rows = Rows(owner, loaded.marks, self.cuts, distrust=distrust)
+        self.rows = Rows(owner, loaded.marks, self.cuts, opened, distrust=distrust)
         self.views = Views(owner, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
         self.files = files.Files(owner)
         self._inner = disk.stat(DREAMLAKE, at).ino
@@ -155,11 +157,12 @@ class Directory:
         who: dict[str, Any],
         fresh: str,
         *,
+        opened: Opened | None = None,
         distrust: bool = False,
         verdict: Verdict = processes.verdict,
     ) -> Directory:
         """Own the directory at ``path`` and bring it to where its journals were committed. ``fresh``: 32 hex digits
-        that nobody else has.
+        that nobody else has. ``opened``: the logs that its agent has open.
 
         Raises :class:`Unseen`, :class:`~dreamlake_agent.store.owner.OwnedElsewhere`,
         :class:`~dreamlake.reader.baseline.DamagedView` or :class:`OSError`; nothing was written then but the owner's
@@ -183,7 +186,8 @@ class Directory:
             owner.distrust = owner.distrust or distrust
             origin = origin_of(owner, _known_origin(disk, at) or fresh)
             held.look()
-            directory = cls(spooled, at, owner, held, origin, who, path, distrust=owner.distrust)
+            opened = opened or Opened(config.LOGS_OPEN_MAX)
+            directory = cls(spooled, at, owner, held, opened, origin, who, path, distrust=owner.distrust)
             directory._recover()
             return directory
         except DamagedView:
@@ -599,15 +603,16 @@ class Directory:
         marks: dict[str, LogMark] = self.rows.marks(tails)
         return Checkpoint(self.seq, self.origin, marks, dict(self.positions), dict(self.views.known))
 
-    def checkpoint_job(self) -> tuple[Checkpoint, Sizes, Job]:
+    def checkpoint_job(self, *, tracks: bool = True) -> tuple[Checkpoint, Sizes, Job]:
         """A job that makes everything durable and writes the checkpoint; :meth:`made_durable` and :meth:`checkpointed`
-        follow it."""
+        follow it. ``tracks``: the views of tracks, too, of which there may be thousands; recovery makes those that are
+        not what they were anew."""
         assert not self._runs, "a checkpoint stands for what is committed"
-        self.views.write(self.state)
+        self.views.write(self.state, tracks=tracks)
         checkpoint = self._checkpoint()
         sizes, sync = self.sync_job()
         logs, self.rows.dirty = self.rows.dirty, set()
-        views, self.views.dirty = self.views.dirty, set()
+        views = self.views.take_dirty(tracks=tracks)
         placed, self._placed = self._placed, set()
         self._kept = self.files.newest()
         # With a remote they stay until it has them (docs/disk.md §10).

@@ -8,7 +8,6 @@ written; at the first byte that differs, and at ``settle``, the rest is cut.
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +16,8 @@ from dreamlake.reader.commits import LogMark
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, Tail, data_log
 from dreamlake.world.disk import CREATE, READ_APPEND, Disk, let_go, write_all
 from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import Owner
-
-OPEN_FILES_MAX = 128  # descriptors of logs kept open per directory
 
 
 @dataclass
@@ -36,13 +34,17 @@ class _Log:
 class Rows:
     """The logs of one directory; only its owner has one."""
 
-    def __init__(self, owner: Owner, marks: dict[str, LogMark], cuts: CutFolder, *, distrust: bool) -> None:
+    def __init__(
+        self, owner: Owner, marks: dict[str, LogMark], cuts: CutFolder, opened: Opened, *, distrust: bool
+    ) -> None:
         self._owner, self._disk, self._at, self._cuts = owner, owner.disk, owner.at, cuts
         self._unproven = False  # a log was opened by its name, which may be another owner's file by now
         # After a failed fsync the page cache may show bytes that the disk never got: write them again.
         self._distrust = distrust
         self._logs = {log: _Log(mark.size, mark.crc) for log, mark in marks.items()}
-        self._fds: OrderedDict[str, int] = OrderedDict()
+        self._fds: dict[str, int] = {}
+        self._opened = opened
+        self._unclosed: OSError | None = None  # a log that made room for another one did not close well
         self.dirty: set[str] = set()
         self._grown: set[str] = set(marks)
         self.warnings: list[str] = []
@@ -56,24 +58,30 @@ class Rows:
         """Add whole lines to logs: as many as may be open are opened before they are written, so that all of these are
         proven at once."""
         logs = list(rows)
-        for first in range(0, len(logs), OPEN_FILES_MAX):
-            some = logs[first : first + OPEN_FILES_MAX]
-            for log in some:
-                self._descriptor(log, self._logs.setdefault(log, _Log(0, 0)))
-            for log in some:
-                self.append(log, rows[log])
+        for first in range(0, len(logs), self._opened.most):
+            some = logs[first : first + self._opened.most]
+            opened = [self._open(log) for log in some]
+            for log, (fd, found) in zip(some, opened, strict=True):
+                self._add(log, fd, found, rows[log])
 
     def _prove(self) -> None:
+        if self._unclosed is not None:
+            raise self._unclosed
         if self._unproven:
             self._owner.prove()
             self._unproven = False
 
     def append(self, log: str, data: bytes) -> None:
         """Add whole lines to a log. After an :class:`OSError` the directory must be recovered."""
+        self._add(log, *self._open(log), data)
+
+    def _open(self, log: str) -> tuple[int, _Log]:
         found = self._logs.get(log)
         if found is None:
             found = self._logs[log] = _Log(0, 0)
-        fd = self._descriptor(log, found)
+        return self._descriptor(log, found), found
+
+    def _add(self, log: str, fd: int, found: _Log, data: bytes) -> None:
         self._prove()
         self.dirty.add(log)
         self._grown.add(log)
@@ -99,7 +107,7 @@ class Rows:
     def _descriptor(self, log: str, found: _Log) -> int:
         fd = self._fds.get(log)
         if fd is not None:
-            self._fds.move_to_end(log)
+            self._opened.used(self._let_go, log)
             return fd
         try:
             fd = self._disk.open(log, READ_APPEND | CREATE, self._at)
@@ -113,9 +121,16 @@ class Rows:
             let_go(self._disk, fd)
             raise
         self._fds[log] = fd
-        while len(self._fds) > OPEN_FILES_MAX:
-            self._disk.close(self._fds.popitem(last=False)[1])
+        self._opened.add(self._let_go, log)
         return fd
+
+    def _let_go(self, log: str) -> None:
+        """Another log needs the room, perhaps another directory's: what goes wrong is told when this one's is next
+        used."""
+        try:
+            self._disk.close(self._fds.pop(log))
+        except OSError as error:
+            self._unclosed = self._unclosed or error
 
     def _compare(self, log: str, fd: int, found: _Log) -> None:
         """Hold what we know of a log against the file: it may be longer (see above), or a person may have cut it."""
@@ -179,7 +194,10 @@ class Rows:
                         self._cut(log, fd, found)
 
     def take_grown(self) -> dict[str, int]:
-        """How many bytes each log has that grew since this was last asked (the first time: each log)."""
+        """How many bytes each log has that grew since this was last asked (the first time: each log). Raises
+        :class:`OSError` when what was written to one may not have come to the disk."""
+        if self._unclosed is not None:
+            raise self._unclosed
         grown, self._grown = self._grown, set()
         return {log: self._logs[log].size for log in sorted(grown)}
 
@@ -189,7 +207,8 @@ class Rows:
         return {log: LogMark(found.size, found.crc, _copy(tails.get(log, none))) for log, found in self._logs.items()}
 
     def close(self) -> None:
-        for fd in self._fds.values():
+        for log, fd in self._fds.items():
+            self._opened.remove(self._let_go, log)
             let_go(self._disk, fd)
         self._fds.clear()
 

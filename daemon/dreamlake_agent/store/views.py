@@ -32,11 +32,13 @@ class Views:
         self.dirty: set[str] = set()
         self.warnings: list[str] = []
 
-    def write(self, state: State) -> None:
-        """Write the stale views; when there are none, only make sure that the directory is ours."""
-        if not self.stale:
+    def write(self, state: State, *, tracks: bool = True) -> None:
+        """Write the stale views, those of ``tracks`` too or not; when there are none, only make sure that the directory
+        is ours."""
+        stale = sorted(path for path in self.stale if tracks or path in MAIN_VIEWS)
+        if not stale:
             self._owner.prove()
-        for path in sorted(self.stale):
+        for path in stale:
             shown = view(state, path)
             if shown is not None:
                 self._write(state, path, _render(shown))
@@ -52,6 +54,12 @@ class Views:
         self.known[path] = zlib.crc32(data)
         self._ours[path] = self._identity(path)
         self.dirty.add(path)
+
+    def take_dirty(self, *, tracks: bool = True) -> set[str]:
+        """What was written and is not on stable storage yet, and is about to be: of ``tracks``, too, or not."""
+        taken = {path for path in self.dirty if tracks or path in MAIN_VIEWS}
+        self.dirty -= taken
+        return taken
 
     def _identity(self, path: str) -> tuple[int, int, int]:
         found = self._disk.stat(path, self._at)
@@ -80,10 +88,7 @@ class Views:
         """After recovery: the main views that do not show the state are stale; one of what never was is taken away."""
         for path in MAIN_VIEWS:
             shown = view(state, path)
-            try:
-                data: bytes | None = read_file(self._disk, path, self._at, VIEW_BYTES_MAX)
-            except (FileNotFoundError, NotADirectoryError):
-                data = None
+            data = self._read(path)
             if shown is not None and data != _render(shown):
                 self.stale.add(path)
             elif shown is None and data is not None:
@@ -92,14 +97,16 @@ class Views:
                 self._disk.unlink(path, self._at)
                 self.warnings.append(f"{path} shows what no history says; it is kept in {aside}")
         # A track's view that is not the one the checkpoint stands for: written since, and the power may have gone then.
+        # And one that is: that checkpoint may have come while it was owed.
         for name in state.tracks:
             path = track_view(name)
-            if self._crc(path) != self.known.get(path):
+            data, shown = self._read(path), view(state, path)
+            if data is None or zlib.crc32(data) != self.known.get(path) or (shown and data != _render(shown)):
                 self.stale.add(path)
 
-    def _crc(self, path: str) -> int | None:
+    def _read(self, path: str) -> bytes | None:
         try:
-            return zlib.crc32(read_file(self._disk, path, self._at, VIEW_BYTES_MAX))
+            return read_file(self._disk, path, self._at, VIEW_BYTES_MAX)
         except (FileNotFoundError, NotADirectoryError):
             return None
 

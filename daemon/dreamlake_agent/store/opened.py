@@ -1,0 +1,33 @@
+"""Opened: the logs that an agent has open, of all its directories: those it wrote last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+LetGo = Callable[[str], None]  # close the log of that name
+
+
+class Opened:
+    """Which logs are open, in the order of their last use. ``most``: so many at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = max(1, most)
+        self._logs: OrderedDict[tuple[LetGo, str], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def add(self, let_go: LetGo, log: str) -> None:
+        """A log was opened: ``let_go`` is called with its name when it has to make room for another one."""
+        self._logs[let_go, log] = None
+        while len(self._logs) > self.most:
+            oldest, name = self._logs.popitem(last=False)[0]
+            oldest(name)
+
+    def used(self, let_go: LetGo, log: str) -> None:
+        self._logs.move_to_end((let_go, log))
+
+    def remove(self, let_go: LetGo, log: str) -> None:
+        """It was closed."""
+        del self._logs[let_go, log]
