@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -134,6 +135,7 @@ def run(folder: str, lock_fd: int, ready: Any, service: Service | None = None) -
     loop = Loop(core, REAL_DISK, hub, workers, RealWorld(), who, log, registry, uploader, descriptors)
     status = Status(loop, endpoint, log_path)
     status.observing = Observing(loop, state, settings, log, logger.handlers[0].flush)
+    gc.set_threshold(10_000, 10, 10)  # most of what is made stays: with 10,000 tracks it was looked through in vain
     processes.memory_bytes()  # what is imported late is imported now: another release may be installed over this one
     loop.report = lambda: jsons.encode(status.describe())
     stops: list[int] = []

@@ -144,14 +144,17 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
     if not jsons.are_objects(datas):
         return False
     second = time_text(first)[:-8]
-    groups = _by_track(block, names)
-    if not groups.keys() <= state.tracks.keys():
+    tracks = set(names)
+    if not tracks <= state.tracks.keys():
         return False
     line = b'{"index":%%d,"data":%%b,"createdAt":"%b.%%06dZ"%b}\n' % (
         second.encode(),
         _rank_in_line(state, author, out),
     )
-    for name, points in groups.items():
+    if len(tracks) > len(block) // 4:
+        _in_turn(state, block, line, second, out)
+        return True
+    for name, points in _by_track(block, names).items():
         track, count = state.tracks[name], len(points)
         tail = track.tail
         index = tail.next
@@ -169,6 +172,25 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
         tail.rows += count
         tail.time = f"{second}.{micros[-1]:06d}Z"
     return True
+
+
+def _in_turn(state: State, block: list[Any], line: bytes, second: str, out: Applied) -> None:
+    """Apply points of many tracks, each of which has few: what is done once for a track would be done for each."""
+    tracks, rows, placed = state.tracks, out.rows, out.placed
+    for _kind, time, name, ordinal, data in block:
+        track = tracks[name]
+        tail, log, spans = track.tail, rows.get(track.log), placed.get(name)
+        index, micros = tail.next, time % _SECOND // 1000
+        if log is None:
+            log = _log_of(track, name, out)
+        log.append(line % (index, data, micros))
+        if spans is None:
+            placed[name] = [[ordinal, index, 1]]
+        else:
+            _place(out, name, ordinal, index, 1)
+        tail.next = index + 1
+        tail.rows += 1
+        tail.time = "%s.%06dZ" % (second, micros)
 
 
 def _by_track(block: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
