@@ -190,7 +190,7 @@ def _in_turn(state: State, block: list[Any], line: bytes, second: str, out: Appl
             _place(out, name, ordinal, index, 1)
         tail.next = index + 1
         tail.rows += 1
-        tail.time = "%s.%06dZ" % (second, micros)
+        tail.time = f"{second}.{micros:06d}Z"
 
 
 def _by_track(block: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
