@@ -163,8 +163,7 @@ class Agent:
 
     def _credit(self) -> int:
         least, most = config.CREDIT_BYTES
-        connected = sum(1 for key in self._homes.values() if key in self.sessions)
-        return min(most, max(least, config.CREDIT_BUDGET_BYTES // max(1, connected)))
+        return min(most, max(least, config.CREDIT_BUDGET_BYTES // max(1, len(self._homes))))
 
     def _welcome(self, session: Session, client: Client) -> Effect:
         assert client.peer is not None
@@ -600,7 +599,8 @@ class Agent:
 
     def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
         session.viewed, session.viewed_at = session.commits, self._now
-        session.views_seconds = self._now - session.views_begun
+        rest = (self._now - session.views_begun) / config.VIEW_SHARE
+        session.views_rest = min(rest, config.VIEW_REST_SECONDS)
         yield from self._settle_flushes(session)
 
     def _synced(self, session: Session, event: on.Synced) -> Effects:
@@ -682,6 +682,8 @@ class Agent:
 
     def _let_go(self, session: Session) -> Effects:
         yield do.Release(session.key, keep=self.uploads.is_unfinished(session.path))
+        for client_id in session.clients:
+            self._homes.pop(client_id, None)
         del self.sessions[session.key]
         yield from self._forget_uploads(session.path)
 
@@ -734,8 +736,10 @@ class Agent:
             if session.phase == STALLED and self._now >= session.retry_at and self._stop_at is None:
                 session.phase = OPENING
                 yield do.OpenDirectory(session.key, session.path, session.distrust)
-            elif session.phase == LIVE:
+            elif session.phase == LIVE and self._now >= session.rests_until:
                 yield from self._tick_session(session)
+                rest = 0.0 if session.is_owing or session.stopping else config.REST_SECONDS
+                session.rests_until = self._now + rest
         if self._stop_at is not None:
             yield from self._stop_on()
             return
@@ -751,7 +755,7 @@ class Agent:
         if (
             session.viewed < session.commits
             and not session.uncommitted
-            and now - session.viewed_at >= max(config.VIEW_SECONDS, session.views_seconds / config.VIEW_SHARE)
+            and now - session.viewed_at >= max(self._every(config.VIEW_SECONDS), session.views_rest)
         ):
             yield self._write_views(session)
         if session.working is None and not session.uncommitted and not session.is_covered:
@@ -764,12 +768,20 @@ class Agent:
                 yield self._write_checkpoint(session)
             elif session.synced < session.commits and now - session.synced_at >= config.SYNC_SECONDS:
                 yield from self._make_durable(session)
-        if now - session.scanned_at >= config.SCAN_SECONDS and not session.stopping:
+        if (
+            now - session.scanned_at >= config.SCAN_SECONDS
+            and not session.stopping
+            and (now - session.scanned_at >= self._every(config.SCAN_SECONDS) or session.has_foreign)
+        ):
             session.scanned_at = now
             yield do.Scan(session.key)
         yield from self._hash_again(session)
-        if self._is_idle(session) and now - session.committed_at >= config.RELEASE_SECONDS:
+        if now - session.committed_at >= config.RELEASE_SECONDS and self._is_idle(session):
             yield from self._let_go(session)
+
+    def _every(self, seconds: float) -> float:
+        """How often each session is seen to, of all that are open."""
+        return max(seconds, len(self.sessions) / config.SESSIONS_A_SECOND)
 
     def _is_idle(self, session: Session) -> bool:
         return (

@@ -128,7 +128,8 @@ class Session:
     viewed_at: float = 0.0
     owes_views: bool = False  # the last checkpoint left out the views of tracks
     views_begun: float = 0.0
-    views_seconds: float = 0.0  # how long the views took to write, the last time
+    views_rest: float = 0.0  # seconds before they are written again, because they took long
+    rests_until: float = 0.0  # nothing is due in it before that, unless something comes
     synced_at: float = 0.0
     covered_at: float = 0.0
     scanned_at: float = 0.0
@@ -160,6 +161,16 @@ class Session:
     def is_covered(self) -> bool:
         """Whether a checkpoint stands for everything that was committed, and every view is durable."""
         return self.covered == self.commits and not self.owes_views
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether something is due as soon as its time has come."""
+        return self.uncommitted or not self.is_covered or self.viewed < self.commits or bool(self.hashing)
+
+    @property
+    def has_foreign(self) -> bool:
+        """Whether a client on another node, of which nothing is heard, waits for its journal to be read."""
+        return any(client.foreign for client in self.clients.values())
 
     @property
     def spooled(self) -> bool:

@@ -61,7 +61,7 @@ from dreamlake.world.disk import (
 )
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
-from dreamlake_agent.store.held import Held
+from dreamlake_agent.store.held import Held, Segmented
 from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import ORIGIN, Owner, Verdict, acquire, origin_of, release, tell
 from dreamlake_agent.store.rows import Rows
@@ -134,6 +134,9 @@ class Directory:
         self._commits = -1
         self._commits_bytes = self._commits_running = 0
         self._base_durable = False
+        # Segments whose names power loss can no longer take, and those that the job under way sees to.
+        self._named: set[Segmented] = set()
+        self._naming: set[Segmented] = set()
         self._placed: set[str] = set()  # files put in their place since the last checkpoint
         # How many bytes of each log power loss can no longer take or change: only these may leave the machine.
         self.durable: dict[str, int] = {}
@@ -564,6 +567,8 @@ class Directory:
         base_durable, self._base_durable = self._base_durable, True
         placed, path_here = sorted(self._placed), self._path
         held = {client: self.held.of(client) for client in sorted(wanted)}
+        self._naming = self.held.segments(wanted) - self._named
+        are_named = base_durable and not self._naming
         spool_names = self.disk.names_job(sorted(wanted))
 
         def job() -> None:
@@ -572,7 +577,8 @@ class Directory:
                     raise FileNotFoundError(f"the journal of {client.hex()} is gone before it was covered")
                 for fd in fds:
                     disk.fsync(fd)
-            sync_folder(disk, JOURNALS, at)
+            if not are_named:
+                sync_folder(disk, JOURNALS, at)
             spool_names()
             for path in placed:
                 _fsync(disk, path, at, missing_ok=True)
@@ -595,6 +601,7 @@ class Directory:
     def made_durable(self, sizes: Sizes) -> None:
         """The job is done: rows of that many bytes may leave the machine."""
         self.durable.update(sizes)
+        self._named |= self._naming
         self.held.close_old()
 
     def _checkpoint(self) -> Checkpoint:

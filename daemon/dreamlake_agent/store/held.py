@@ -13,14 +13,16 @@ from dreamlake.reader.segments import JOURNALS, SYNCING, parse_name, segment_pat
 from dreamlake.reader.spools import Spooled
 from dreamlake.world.disk import READ
 
+# a segment: its client, its number, whether it is in a spool (one that has come home is another file)
+Segmented = tuple[bytes, int, bool]
+
 
 class Held:
     """Descriptors of the segments in one directory; only its owner has one."""
 
     def __init__(self, disk: Spooled, at: int) -> None:
         self._disk, self._at = disk, at
-        # (client, number, whether it is in a spool): one that has come home is another file
-        self._fds: dict[tuple[bytes, int, bool], int] = {}
+        self._fds: dict[Segmented, int] = {}
         # of segments that are gone; a worker may still be using them
         self._old: list[int] = []
 
@@ -62,6 +64,9 @@ class Held:
 
     def of(self, client: bytes) -> list[int]:
         return [self._fds[each] for each in sorted(self._fds) if each[0] == client]
+
+    def segments(self, clients: set[bytes]) -> set[Segmented]:
+        return {each for each in self._fds if each[0] in clients}
 
     def close_old(self) -> None:
         """No worker is at work."""
