@@ -1,12 +1,14 @@
-"""Upload files and say how long that took beside `cp` and `sha256sum` of the same. Prints JSON.
+"""Upload files and say how long that took beside `cp` and `sha256sum` of the same, in turn; each begins when the disk
+has what came before. Prints JSON, a list of rounds.
 
-uploads.py FOLDER NAME COUNT BYTES
+uploads.py FOLDER NAME COUNT BYTES ROUNDS
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,35 +30,42 @@ def made(folder: str, count: int, size: int) -> list[str]:
 
 
 def timed(*words: str) -> float:
+    os.sync()
     began = monotonic()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return monotonic() - began
 
 
-def main(folder: str, name: str, count: int, size: int) -> None:
+def main(folder: str, name: str, count: int, size: int, rounds: int) -> None:
     sources, copies = os.path.join(folder, f"{name}-sources"), os.path.join(folder, f"{name}-copies")
     os.mkdir(sources)
     paths = made(sources, count, size)
     session = Session(name, "bench", local_path=folder).open()
     session.log("begun")
     session.flush()
-    copied = timed("cp", "-r", "--reflink=auto", sources, copies)
-    os.sync()
-    hashed_by_others = timed("sha256sum", *paths) if count == 1 else 0.0
-    began = monotonic()
+    found = []
+    for number in range(rounds):
+        copied = timed("cp", "-r", "--reflink=auto", sources, copies)
+        shutil.rmtree(copies)
+        hashed_by_others = timed("sha256sum", *paths) if count == 1 else 0.0
+        found.append({"copied": copied, "sha256sum": hashed_by_others, **uploaded(session, paths, number)})
+    session.close()
+    print(json.dumps(found))
+
+
+def uploaded(session: Session, paths: list[str], number: int) -> dict[str, float]:
     files = session.files()
-    for number, path in enumerate(paths):
-        files.upload(path, path=f"/{number // 1000}")
+    os.sync()
+    began = monotonic()
+    for place, path in enumerate(paths):
+        files.upload(path, path=f"/{number}/{place // 1000}")
     returned = monotonic()
     session.flush()
     committed = monotonic()
     while not all(each["checksum"] for each in files.list()):
         time.sleep(0.05)
-    hashed = monotonic()
-    session.close()
-    found = {"copied": copied, "sha256sum": hashed_by_others, "returned": returned - began}
-    print(json.dumps({**found, "committed": committed - began, "hashed": hashed - returned}))
+    return {"returned": returned - began, "committed": committed - began, "hashed": monotonic() - returned}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
