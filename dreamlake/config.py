@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import socket
 import stat
+
+from dreamlake.wire.digest import sha256_hex
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
 BATCH_BYTES = 256 << 10  # one message of journal bytes
@@ -175,7 +176,7 @@ def socket_path(folder: str) -> str:
     path = os.path.join(folder, AGENT_SOCKET)
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
-    name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    name = sha256_hex(os.fsencode(os.path.realpath(folder)))[:16]
     return os.path.join(f"/tmp/dreamlake-{os.getuid()}", f"{name}.sock")
 
 
@@ -197,7 +198,7 @@ def state_folder() -> str:
 
 def remote_root(url: str, user: str | None) -> str:
     """The root of sessions that have only a remote: the agent's own, one for each server and user."""
-    digest = hashlib.sha256(f"{url}\n{user or ''}".encode()).hexdigest()[:12]
+    digest = sha256_hex(f"{url}\n{user or ''}".encode())[:12]
     return os.path.join(state_folder(), REMOTE_SESSIONS, digest)
 
 

@@ -12,14 +12,16 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dreamlake import config
 from dreamlake.afar import KEPT_AFAR, Afar
 from dreamlake.journal import Journal
 from dreamlake.reader.commits import Checkpoint
 from dreamlake.wire import capabilities, codec, messages, window
-from dreamlake.world.sockets import Line
+
+if TYPE_CHECKING:  # zmq comes with the first session
+    from dreamlake.world.sockets import Line
 
 log = logging.getLogger("dreamlake")
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import mimetypes
 import os
 import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +98,13 @@ class Files:
         return self._upload_one(source, path, given)
 
     def _upload_one(self, source: str, path: str, given: dict[str, Any]) -> FileRecord:
+        import mimetypes  # with the first file: it brings urllib
+
         session = self._session
         filename = os.path.basename(source)
         place = names.file_place(path, filename)
         record: dict[str, Any] = {
-            "id": uuid.uuid4().hex,
+            "id": os.urandom(16).hex(),
             "sessionId": None,
             "path": "/" + place.rpartition("/")[0],
             "filename": filename,
@@ -342,7 +341,9 @@ def _capture(writer: Writer, source: str, incoming: str) -> int:
 
 
 def _copy_out(chunks: Iterator[bytes], record: dict[str, Any], target: str) -> None:
-    temp = f"{target}.{uuid.uuid4().hex[:8]}.part"
+    temp = f"{target}.{os.urandom(4).hex()}.part"
+    import hashlib  # not with every session: it brings OpenSSL
+
     digest = hashlib.sha256()
     first = next(chunks, b"")  # before anything is made: there may be none to have
     try:

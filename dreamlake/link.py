@@ -12,12 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dreamlake import __version__, config
 from dreamlake.conversation import Conversation, restart_command
 from dreamlake.wire import messages
 from dreamlake.wire.capabilities import CAPABILITIES
-from dreamlake.world.sockets import Line
+
+if TYPE_CHECKING:  # zmq comes with the first session
+    from dreamlake.world.sockets import Line
 
 log = logging.getLogger("dreamlake")
 

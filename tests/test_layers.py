@@ -80,7 +80,7 @@ IMPURE_CALLS = {"open", "print", "input", "breakpoint", "__import__"}
 
 PURE = {
     # part: what of the project, and what foreign libraries, it may know
-    "dreamlake.wire": ({"dreamlake.wire"}, {"backports", "compression", "msgpack", "orjson"}),
+    "dreamlake.wire": ({"dreamlake.wire"}, {"_sha2", "_sha256", "backports", "compression", "msgpack", "orjson"}),
     "dreamlake_agent.core": (
         {"dreamlake_agent.core", "dreamlake.wire", "dreamlake.config", "dreamlake.errors"},
         set[str](),

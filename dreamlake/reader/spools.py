@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from typing import Any
 from dreamlake import config
 from dreamlake.reader.segments import JOURNALS, begun_of, read_segment
 from dreamlake.wire import jsons
+from dreamlake.wire.digest import sha256_hex
 from dreamlake.world import processes
 from dreamlake.world.disk import CREATE, READ, Disk, Stat, read_file, sync_folder
 
@@ -113,7 +113,7 @@ def is_spool(disk: Disk, at: int) -> bool:
 def binding(found: Stat, path: str) -> list[Any]:
     """What a spooled segment says of its directory. A device's number may change at a boot, and a path when the
     directory is moved; a copy has another inode."""
-    return [found.dev, found.ino, hashlib.sha256(os.fsencode(path)).hexdigest()[:16]]
+    return [found.dev, found.ino, sha256_hex(os.fsencode(path))[:16]]
 
 
 class Spooled:

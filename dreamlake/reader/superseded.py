@@ -11,12 +11,12 @@ applied again after power loss, and when some of them are gone with their journa
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dreamlake.wire.digest import sha256_hex
 from dreamlake.world.disk import Disk
 
 INCOMING = ".dreamlake/incoming"
@@ -41,7 +41,7 @@ class Superseded:
 
 def place_digest(place: str) -> str:
     """How a place (a path below ``files/``) is called in a name there."""
-    return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return sha256_hex(place.encode("utf-8", "surrogateescape"))[:16]
 
 
 def superseded(disk: Disk, at: int) -> list[Superseded]:

@@ -12,7 +12,7 @@ import enum
 import json
 import math
 import re
-import uuid
+import sys
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -117,7 +117,7 @@ def plain_value(value: Any, field: str, nonfinite: list[str], what: str = "field
         return int(value)
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    if isinstance(value, uuid.UUID):
+    if _is_uuid(value):
         return str(value)
     if hasattr(value, "__fspath__"):
         return _text(str(value), field, what)
@@ -131,6 +131,11 @@ def plain_value(value: Any, field: str, nonfinite: list[str], what: str = "field
         if type(inner) is not kind:
             return plain_value(inner, field, nonfinite, what, depth + 1)
     raise TypeError(f"{what} {field!r}: {_refusal(value)}")
+
+
+def _is_uuid(value: Any) -> bool:
+    uuid = sys.modules.get("uuid")  # whoever has one has imported it
+    return uuid is not None and isinstance(value, uuid.UUID)
 
 
 def _refusal(value: Any) -> str:

@@ -7,7 +7,6 @@ so that whoever uploads the directory knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 _TEXT_MAX = 2048
 
@@ -33,6 +32,8 @@ def address(url: str) -> str:
     ...
     ValueError: a server's address holds no user or password: give api_key=, or run `dreamlake login`
     """
+    from urllib.parse import urlsplit  # not with every session
+
     if not isinstance(url, str) or len(url) > _TEXT_MAX or not url.isprintable() or " " in url:
         raise ValueError("a server's address is text such as https://your-server.com")
     try:

@@ -6,13 +6,13 @@ read, and both come to the same state. Points and log lines carry no state beyon
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import jsons, ops
+from dreamlake.wire.digest import sha256_hex
 from dreamlake.wire.names import file_place, track_folder
 from dreamlake.wire.remotes import remote_of
 
@@ -401,7 +401,7 @@ def parents(place: str) -> list[str]:
 
 def track_id(origin: str, name: str) -> str:
     """A track's id: the same wherever and whenever this session's history is replayed."""
-    return hashlib.sha256(f"{origin}/{name}".encode()).hexdigest()[:24]
+    return sha256_hex(f"{origin}/{name}".encode())[:24]
 
 
 # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────────

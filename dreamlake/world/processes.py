@@ -6,12 +6,13 @@ lived in.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import sys
 from functools import lru_cache
 from typing import Any
+
+from dreamlake.wire.digest import sha256_hex
 
 ALIVE = "alive"
 GONE = "gone"
@@ -101,7 +102,7 @@ def myself() -> dict[str, Any]:
 
 def node(who: dict[str, Any]) -> str:
     """A node's name of 8 hex digits, for names of files: made of host and machine as ``myself`` says them."""
-    return hashlib.sha256(f"{who.get('host')}\n{who.get('machine') or ''}".encode("utf-8", "replace")).hexdigest()[:8]
+    return sha256_hex(f"{who.get('host')}\n{who.get('machine') or ''}".encode("utf-8", "replace"))[:8]
 
 
 def is_here(who: dict[str, Any], me: dict[str, Any] | None = None) -> bool:

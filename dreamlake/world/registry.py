@@ -8,10 +8,10 @@ session, ``show`` and ``list`` find what is in journals without it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 
 from dreamlake import config
+from dreamlake.wire.digest import sha256_hex
 
 _FOLDER = "directories"
 _PATH_BYTES_MAX = 4096
@@ -24,7 +24,7 @@ class Registry:
         self._folder = folder if folder is not None else os.path.join(config.state_folder(), _FOLDER)
 
     def _file(self, path: str) -> str:
-        return os.path.join(self._folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:32])
+        return os.path.join(self._folder, sha256_hex(os.fsencode(path))[:32])
 
     def add(self, path: str) -> None:
         """Remember a session directory (its real path). :class:`OSError` when the state folder cannot be written."""
