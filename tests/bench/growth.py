@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 
 from tests.bench.place import Place, cpu_seconds, go, memory
 from tests.bench.report import Report
@@ -14,30 +15,49 @@ CALLS_A_SESSION = 2_000
 QUIET_SECONDS = 120
 
 
+# what there is more of: how it is spread, how many, how many when it has to be quick
+MORE: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "processes": ("into one session", (1, 2, 4, 8), (1, 4)),
+    "tracks": ("of one session, one process", (1, 10, 100, 1000, 10_000), (1, 10, 100, 1000)),
+    "sessions": ("of 8 processes", (8, 64, 256, 1000), (8, 64)),
+    "points": (
+        "in the series already, one process",
+        (10**3, 10**4, 10**5, 10**6, 10**7),
+        (10**3, 10**5),
+    ),
+}
+
+
+@dataclass
+class Cost:
+    """Microseconds of processor time for a point, points a second until committed, MiB of the agent."""
+
+    count: int
+    agent: float
+    client: float
+    rate: float
+    memory: float
+
+
 def measure(place: Place, report: Report, quick: bool) -> None:
-    for title, what, counts in (
-        ("processes", "into one session", (1, 2, 4, 8)),
-        ("tracks", "of one session, one process", (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 10_000)),
-        ("sessions", "of 8 processes", (8, 64) if quick else (8, 64, 256, 1000)),
-        (
-            "points",
-            "in the series already, one process",
-            (10**3, 10**5) if quick else (10**3, 10**4, 10**5, 10**6, 10**7),
-        ),
-    ):
+    for title, (what, many, few) in MORE.items():
         # What a session costs besides its points is in all of these: each has as many.
         calls = 100_000 if quick else 400_000
-        many = f"{CALLS_A_SESSION:,} calls in each" if title == "sessions" else f"{calls:,} calls"
-        report.section(f"more {title}", f"{what}, {many}")
+        each = f"{CALLS_A_SESSION:,} calls in each" if title == "sessions" else f"{calls:,} calls"
+        report.section(f"more {title}", f"{what}, {each}")
         costs = []
-        for count in counts:
-            calls = CALLS_A_SESSION * count if title == "sessions" else calls
-            costs.append((count, _cost(place, report, title, count, calls)))
-        slope = _slope(costs)
+        for count in few if quick else many:
+            cost = cost_of(place, title, count, CALLS_A_SESSION * count if title == "sessions" else calls)
+            costs.append(cost)
+            note = (
+                f"{cost.rate:,.0f} points/s until committed; client {cost.client:.2f} µs; agent {cost.memory:.0f} MiB"
+            )
+            report.add(f"{count:,} {title}: agent's processor time a point", cost.agent, "µs", note=note)
+        slope = slope_of(costs)
         report.add(f"ten times as many {title}: agent's µs a point", slope, "x", note="1 is no growth")
 
 
-def _cost(place: Place, report: Report, title: str, count: int, calls: int) -> float:
+def cost_of(place: Place, title: str, count: int, calls: int) -> Cost:
     processes, sessions, tracks, before = 1, 1, 1, 0
     if title == "processes":
         processes = count
@@ -76,12 +96,9 @@ def _cost(place: Place, report: Report, title: str, count: int, calls: int) -> f
         if process.returncode != 0:
             raise RuntimeError(f"{process.args} ended with {process.returncode}")
     wall = max(one["committed"] for one in found) - min(one["began"] for one in found)
-    cost = used / calls * 1e6
-    client = sum(one["cpu"] for one in found) / calls * 1e6
-    note = f"{calls / wall:,.0f} points/s until committed; client {client:.2f} µs; agent {resident / MIB:.0f} MiB"
-    report.add(f"{count:,} {title}: agent's processor time a point", cost, "µs", note=note)
     place.stop_agent()
-    return cost
+    client = sum(one["cpu"] for one in found)
+    return Cost(count, used / calls * 1e6, client / calls * 1e6, calls / wall, resident / MIB)
 
 
 def _until_quiet(place: Place) -> None:
@@ -91,9 +108,9 @@ def _until_quiet(place: Place) -> None:
         time.sleep(0.5)
 
 
-def _slope(costs: list[tuple[int, float]]) -> float:
+def slope_of(costs: list[Cost]) -> float:
     """By what the cost is multiplied when the count is, by ten: of the line through the logarithms."""
-    points = [(math.log10(count), math.log10(cost)) for count, cost in costs]
+    points = [(math.log10(cost.count), math.log10(cost.agent)) for cost in costs]
     middle_x = sum(x for x, _y in points) / len(points)
     middle_y = sum(y for _x, y in points) / len(points)
     rise = sum((x - middle_x) * (y - middle_y) for x, y in points)

@@ -97,6 +97,23 @@ def sections(found: Found) -> Iterable[str]:
     yield ""
     yield from table(found, "calls", _times("ranks"))
     yield ""
+    yield "### Points a second until they can be read"
+    yield ""
+    yield (
+        "So many processes at full speed, from the first call until the last of them has flushed. Dreamlake's write "
+        "one session; of the others each has a run of its own."
+    )
+    yield ""
+    yield from table(
+        found,
+        "committed",
+        [
+            (f"{count} process{'es' if count > 1 else ''}", lambda of, c=str(count): number(of[c]))
+            for count in (1, 4, 8)
+        ],  # type: ignore[misc]
+    )
+    yield ""
+    yield from _growth(found)
     yield "### Returned calls that nobody finds again"
     yield ""
     yield (
@@ -136,16 +153,61 @@ def sections(found: Found) -> Iterable[str]:
         ],
     )
     yield ""
-    yield "### Reading back what the first table wrote"
+    yield "### Reading a million points back"
+    yield ""
+    yield "Of a tracker that does not write them in four minutes: as many as it wrote. Dreamlake gives a NumPy array."
     yield ""
     yield from table(
         found,
-        "calls",
+        "reading",
         [
-            ("points", lambda of: f"{of['full']['read_count']:,}"),
-            ("µs a point", lambda of: number(of["full"]["read_seconds"] / of["full"]["read_count"] * 1e6)),
+            ("points", lambda of: f"{of['count']:,}"),
+            ("seconds", lambda of: number(of["seconds"])),
+            ("µs a point", lambda of: number(of["seconds"] / of["count"] * 1e6)),
         ],
     )
+    yield ""
+    yield "### Files"
+    yield ""
+    yield (
+        "Until the calls return, beside `cp` of the same files; and how many bytes the tracker has then, for each that "
+        "it was given: one that has none sends the file as it is later, if it is there later."
+    )
+    yield ""
+    yield from table(
+        found,
+        "files",
+        [
+            ("1 GiB, s", lambda of: f"{number(of['large']['returned'])} (`cp` {number(of['large']['copied'])})"),
+            (
+                "10 KiB each of 10,000, ms",
+                lambda of: f"{number(of['small']['returned'] * 1e3)} (`cp` {number(of['small']['copied'] * 1e3)})",
+            ),
+            ("bytes kept of one", lambda of: number(abs(of["large"]["kept"]))),
+        ],
+    )
+
+
+def _growth(found: Found) -> Iterable[str]:
+    grown = found.get("growth")
+    if not grown:
+        return
+    yield "### Dreamlake, as there is more of everything"
+    yield ""
+    yield (
+        "Microseconds of processor time for a point, in the agent (in the client), and MiB of the agent: of one "
+        "session and one process, but where there are more."
+    )
+    yield ""
+    for title, costs in grown.items():
+        yield f"| {title} | " + " | ".join(f"{cost['count']:,}" for cost in costs) + " |"
+        yield "|---" * (len(costs) + 1) + "|"
+        cells = (f"{number(cost['agent'])} ({number(cost['client'])})" for cost in costs)
+        yield "| µs a point | " + " | ".join(cells) + " |"
+        yield "| MiB | " + " | ".join(number(cost["memory"]) for cost in costs) + " |"
+        yield ""
+    yield "![Microseconds of a point, as there is more of everything](benchmarks/growth.png)"
+    yield ""
 
 
 def write(out: Path, found: Found) -> None:
@@ -182,6 +244,7 @@ def _plots(out: Path, found: Found) -> None:
     figure.savefig(out / "calls.png", dpi=120)
     pyplot.close(figure)
 
+    _plot_growth(out, found)
     killed = [name for name in TITLES if found["systems"].get(name, {}).get("kills")]
     if killed:
         figure, axes = pyplot.subplots(figsize=(8, 0.6 * len(killed) + 1.2), layout="constrained")
@@ -196,3 +259,24 @@ def _plots(out: Path, found: Found) -> None:
         axes.legend(title="killed")
         figure.savefig(out / "kills.png", dpi=120)
         pyplot.close(figure)
+
+
+def _plot_growth(out: Path, found: Found) -> None:
+    from matplotlib import pyplot
+
+    grown = found.get("growth")
+    if not grown:
+        return
+    figure, panels = pyplot.subplots(1, len(grown), figsize=(10, 2.8), sharey=True, layout="constrained")
+    for axes, (title, costs) in zip(panels, grown.items(), strict=True):
+        counts = [cost["count"] for cost in costs]
+        axes.plot(counts, [cost["agent"] for cost in costs], "o-", color="C3", label="agent")
+        axes.plot(counts, [cost["client"] for cost in costs], "o-", color="C0", label="client")
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("µs a point")
+    panels[0].legend()
+    figure.savefig(out / "growth.png", dpi=120)
+    pyplot.close(figure)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ if str(TOP) not in sys.path:
 
 import psutil  # noqa: E402
 
-from tests.bench import pages  # noqa: E402
+from tests.bench import growth, pages  # noqa: E402
 from tests.bench.environments import CannotInstall, python_of, version_of  # noqa: E402
 from tests.bench.place import PROGRAMS, Place, fresh_place, go  # noqa: E402
 from tests.bench.report import describe, machine, median  # noqa: E402
@@ -39,7 +40,9 @@ FULL_SECONDS, FULL_CALLS = 4.0, 400_000
 PACED_SECONDS, PACED_RATE = 5.0, 1000.0
 RANKS, RANK_RATE = 8, 100.0
 LEFT_SECONDS = 20.0  # a helper that is still there so long after its script is ended
+PROCESSES = (1, 4, 8)
 OPENINGS = 5
+READ_POINTS, WRITE_SECONDS = 1_000_000, 240.0
 KILLED_RATE_SECONDS = 4.0
 AT_ONCE = 4  # trainings to be killed, which take no measure of time
 TRAINING = {"steps": 10, "rounds": 20, "values": 100}
@@ -111,16 +114,22 @@ def calls(tracker: Tracker) -> dict[str, Any]:
     return {"full": full, "paced": paced, "ranks": _ranks(tracker, folder)}
 
 
-def _ranks(tracker: Tracker, folder: str) -> dict[str, Any]:
-    each = {"folder": folder, "run": "ranks", "rate": RANK_RATE, "seconds": PACED_SECONDS, "most": FULL_CALLS}
+def _together(
+    tracker: Tracker, folder: str, run: str, processes: int, *, rate: float, seconds: float
+) -> list[dict[str, Any]]:
+    each = {"folder": folder, "run": run, "rate": rate, "seconds": seconds, "most": FULL_CALLS}
     started = [tracker.start(tracker.command("calls", **each, rank=0))]
     _until_ready(started[0])  # where all write one file, the first makes it
-    started += [tracker.start(tracker.command("calls", **each, rank=rank)) for rank in range(1, RANKS)]
+    started += [tracker.start(tracker.command("calls", **each, rank=rank)) for rank in range(1, processes)]
     for process in started[1:]:
         _until_ready(process)
     go(started)
-    with ThreadPoolExecutor(RANKS) as pool:
-        found = [each[-1] for each in pool.map(_found, started)]
+    with ThreadPoolExecutor(processes) as pool:
+        return [each[-1] for each in pool.map(_found, started)]
+
+
+def _ranks(tracker: Tracker, folder: str) -> dict[str, Any]:
+    found = _together(tracker, folder, "ranks", RANKS, rate=RANK_RATE, seconds=PACED_SECONDS)
     return {
         "calls": sum(one["calls"] for one in found),
         **{name: median([one[name] for one in found]) for name in ("p50", "p99", "p99.9", "mean")},
@@ -243,7 +252,51 @@ def training(tracker: Tracker) -> dict[str, Any]:
     return {"step_seconds": step, "overhead": median(ratios) - 1, "calls": median(took["calls"]) / step}
 
 
-MEASURES = ("calls", "opening", "kills", "training")
+def committed(tracker: Tracker) -> dict[str, Any]:
+    """Points a second from the first call until all are flushed, of so many processes at full speed."""
+    folder = str(tracker.folder("committed"))
+    found = {}
+    for processes in PROCESSES:
+        each = _together(tracker, folder, f"of{processes}", processes, rate=0, seconds=FULL_SECONDS)
+        took = max(one["flushed"] for one in each) - min(one["started"] for one in each)
+        found[str(processes)] = sum(one["calls"] for one in each) / took
+    return found
+
+
+def reading(tracker: Tracker) -> dict[str, Any]:
+    """Write a million points, where that takes less than four minutes; read them back."""
+    if tracker.name in LIMITS:
+        return {}
+    folder = str(tracker.folder("reading"))
+    wrote = tracker.run("calls", folder=folder, run="many", rate=0, seconds=WRITE_SECONDS, most=READ_POINTS)
+    reads = [tracker.run("read", folder=folder, run="many") for _ in range(3)]
+    return {"count": reads[0]["count"], "wrote": wrote["calls"], "seconds": min(each["seconds"] for each in reads)}
+
+
+def files(tracker: Tracker) -> dict[str, Any]:
+    if tracker.name in LIMITS:
+        return {}
+    found = {}
+    for name, count, size in (("large", 1, 1 << 30), ("small", 10_000, 10 << 10)):
+        folder = str(tracker.folder(name))
+        found[name] = tracker.run("files", folder=folder, run=name, count=count, size=size, seconds=60)
+    return found if found["large"] else {}
+
+
+def grown(given: argparse.Namespace) -> dict[str, Any]:
+    """Dreamlake alone: what a point costs as there is more of everything."""
+    found: dict[str, Any] = {}
+    for title, (_what, counts, _few) in growth.MORE.items():
+        for count in counts:
+            calls = growth.CALLS_A_SESSION * count if title == "sessions" else FULL_CALLS
+            with fresh_place(given.dir) as place:
+                cost = growth.cost_of(place, title, count, calls)
+            print(f"growth: {title}: {cost}")
+            found.setdefault(title, []).append(asdict(cost))
+    return found
+
+
+MEASURES = ("calls", "committed", "opening", "kills", "reading", "files", "training")
 
 
 def main(arguments: list[str]) -> int:
@@ -253,6 +306,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each kind and tracker (default: %(default)s)")
     parser.add_argument("--dir", default=a_real_disk(), help="the disk to measure on (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=TOP / "docs" / "benchmarks", help="default: %(default)s")
+    parser.add_argument("--no-growth", dest="growth", action="store_false", help="leave out how costs grow")
     given = parser.parse_args(arguments)
     names, measures = given.only.split(","), given.measures.split(",")
     if unknown := [each for each in (*names, *measures) if each not in (*NAMES, *MEASURES)]:
@@ -280,11 +334,21 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: {measure}, {time.monotonic() - began:.0f} s")
             print(f"  {json.dumps(of[measure])}")
             results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    if given.growth:
+        found["growth"] = grown(given)
+        results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     pages.write(given.out, found)
     return 0
 
 
-_MEASURES = {"calls": calls, "opening": opening, "training": training}
+_MEASURES = {
+    "calls": calls,
+    "committed": committed,
+    "opening": opening,
+    "reading": reading,
+    "files": files,
+    "training": training,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from array import array
@@ -18,6 +20,7 @@ from typing import Any
 
 TOP = str(Path(__file__).resolve().parents[3])
 sys.path[0] = TOP  # not this folder, whose files are called as others' modules are
+PIECE = 1 << 20
 WARM = 50  # calls before the first that counts
 
 
@@ -174,6 +177,56 @@ def read(name: str, folder: str, run: str) -> Any:
     return {"count": count, "seconds": perf_counter() - before}
 
 
+def files(name: str, folder: str, run: str, count: int, size: int, seconds: float) -> Any:
+    """Upload so many files, as far as there is time: seconds until the last call has returned and until the run is
+    closed, beside `cp`; and how many bytes of each are then anywhere below HOME, besides where it came from."""
+    module = system(name)
+    if not hasattr(module.Run, "upload"):
+        return {}
+    sources, copies = os.path.join(folder, f"{run}-sources"), os.path.join(folder, f"{run}-copies")
+    os.mkdir(sources)
+    paths = [os.path.join(sources, f"file{number}.bin") for number in range(count)]
+    for path in paths:
+        with open(path, "wb") as file:
+            for start in range(0, size, PIECE):
+                file.write(os.urandom(min(PIECE, size - start)))
+    os.sync()
+    copied = 60.0
+    for _ in range(3):
+        before = perf_counter()
+        subprocess.run(["cp", "-r", "--reflink=auto", sources, copies], check=True)
+        copied = min(copied, perf_counter() - before)
+        shutil.rmtree(copies)
+        os.sync()
+    opened = module.Run(folder, run)
+    opened.log(0.5, 0)
+    bytes_before, uploaded = taken(os.environ["HOME"]), 0
+    before = perf_counter()
+    for path in paths:
+        opened.upload(path)
+        uploaded += 1
+        if perf_counter() - before > seconds:
+            break
+    returned = perf_counter() - before
+    opened.close()
+    closed = perf_counter() - before
+    kept = (taken(os.environ["HOME"]) - bytes_before) / (uploaded * size)
+    return {
+        "files": uploaded,
+        "copied": copied / count,
+        "returned": returned / uploaded,
+        "closed": closed,
+        "kept": kept,
+    }
+
+
+def taken(folder: str) -> int:
+    """Bytes of all files below a folder."""
+    return sum(
+        os.lstat(os.path.join(where, name)).st_size for where, _folders, names in os.walk(folder) for name in names
+    )
+
+
 def end(name: str, folder: str) -> Any:
     module = system(name)
     if hasattr(module, "end"):
@@ -182,6 +235,6 @@ def end(name: str, folder: str) -> Any:
 
 
 if __name__ == "__main__":
-    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, end)}
+    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, files, end)}
     found = what[sys.argv[2]](sys.argv[1], **json.loads(sys.argv[3]))
     print("\n" + json.dumps(found), flush=True)

@@ -28,6 +28,9 @@ class Run:
     def log_all(self, values: dict[str, float], step: int) -> None:
         self._track.append(**values, step=step)
 
+    def upload(self, path: str) -> None:
+        self._session.files().upload(path, path="/files")
+
     def flush(self) -> None:
         self._session.flush()
 

@@ -31,6 +31,9 @@ class Run:
         now = int(time.time() * 1000)
         self._client.log_batch(self._id, [Metric(name, value, now, step) for name, value in values.items()])
 
+    def upload(self, path: str) -> None:
+        self._client.log_artifact(self._id, path)
+
     def flush(self) -> None:
         pass
 

@@ -26,6 +26,9 @@ class Run:
     def log_all(self, values: dict[str, float], step: int) -> None:
         self._run.log_metrics(values, step=step)
 
+    def upload(self, path: str) -> None:
+        self._run.assign_files({f"files/{os.path.basename(path)}": path})
+
     def flush(self) -> None:
         pass
 

@@ -28,6 +28,9 @@ class Run:
     def log_all(self, values: dict[str, float], step: int) -> None:
         self._run.log(values, step=step)
 
+    def upload(self, path: str) -> None:
+        self._run.log_artifact(path, name=os.path.basename(path), type="file")
+
     def flush(self) -> None:
         self._run.finish()  # nothing less says when it is written
 

@@ -31,6 +31,11 @@ class Run:
     def log_all(self, values: dict[str, float], step: int) -> None:
         self._run.log(values, step=step)
 
+    def upload(self, path: str) -> None:
+        artifact = wandb.Artifact(os.path.basename(path), "file")
+        artifact.add_file(path)
+        self._run.log_artifact(artifact)
+
     def flush(self) -> None:
         self._run.finish()  # nothing less says when it is written
 
