@@ -155,7 +155,7 @@ def sections(found: Found) -> Iterable[str]:
     yield ""
     yield "### Reading a million points back"
     yield ""
-    yield "Of a tracker that does not write them in four minutes: as many as it wrote. Dreamlake gives a NumPy array."
+    yield "Of a tracker that does not write them in a minute: as many as it wrote. Dreamlake gives a NumPy array."
     yield ""
     yield from table(
         found,

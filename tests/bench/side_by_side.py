@@ -42,7 +42,7 @@ RANKS, RANK_RATE = 8, 100.0
 LEFT_SECONDS = 20.0  # a helper that is still there so long after its script is ended
 PROCESSES = (1, 4, 8)
 OPENINGS = 5
-READ_POINTS, WRITE_SECONDS = 1_000_000, 240.0
+READ_POINTS, WRITE_SECONDS = 1_000_000, 60.0
 KILLED_RATE_SECONDS = 4.0
 AT_ONCE = 4  # trainings to be killed, which take no measure of time
 TRAINING = {"steps": 10, "rounds": 20, "values": 100}
@@ -264,7 +264,7 @@ def committed(tracker: Tracker) -> dict[str, Any]:
 
 
 def reading(tracker: Tracker) -> dict[str, Any]:
-    """Write a million points, where that takes less than four minutes; read them back."""
+    """Write a million points, where that takes less than a minute; read them back."""
     if tracker.name in LIMITS:
         return {}
     folder = str(tracker.folder("reading"))

@@ -462,6 +462,7 @@ class Agent:
             session.commits += 1
             self.counts.commits += 1
             session.committed_at = self._now
+            session.rests_until = 0.0
         for file_id in session.landing:
             session.hashing.pop(file_id, None)
         session.landing.clear()
@@ -736,9 +737,9 @@ class Agent:
             if session.phase == STALLED and self._now >= session.retry_at and self._stop_at is None:
                 session.phase = OPENING
                 yield do.OpenDirectory(session.key, session.path, session.distrust)
-            elif session.phase == LIVE and self._now >= session.rests_until:
+            elif session.phase == LIVE and (self._now >= session.rests_until or session.stopping):
                 yield from self._tick_session(session)
-                rest = 0.0 if session.is_owing or session.stopping else config.REST_SECONDS
+                rest = 0.0 if session.is_owing else config.REST_SECONDS
                 session.rests_until = self._now + rest
         if self._stop_at is not None:
             yield from self._stop_on()

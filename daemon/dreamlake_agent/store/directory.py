@@ -189,7 +189,7 @@ class Directory:
             owner.distrust = owner.distrust or distrust
             origin = origin_of(owner, _known_origin(disk, at) or fresh)
             held.look()
-            opened = opened or Opened(config.LOGS_OPEN_MAX)
+            opened = Opened(config.LOGS_OPEN_MAX) if opened is None else opened
             directory = cls(spooled, at, owner, held, opened, origin, who, path, distrust=owner.distrust)
             directory._recover()
             return directory

@@ -15,9 +15,6 @@ class Opened:
         self.most = max(1, most)
         self._logs: OrderedDict[tuple[LetGo, str], None] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._logs)
-
     def add(self, let_go: LetGo, log: str) -> None:
         """A log was opened: ``let_go`` is called with its name when it has to make room for another one."""
         self._logs[let_go, log] = None
