@@ -2,7 +2,7 @@
 
 ``commits.log`` is a stream of records. The first is its header, ``{v, seq, clients, rules}``: the number of the first
 commit that follows, the position of every client before it, and the rules by which the commits were applied
-(:data:`dreamlake.wire.apply.RULES`; 1 where it does not say). Each further record is a commit, ``[seq, runs]``; a run
+(:data:`dreamlake.wire.applied.RULES`; 1 where it does not say). Each further record is a commit, ``[seq, runs]``; a run
 is ``[client, from, to, running, refused]``: the bytes of that client's stream, its running checksum after them, and
 the places (counted in operations) of those that were refused.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dreamlake.wire import codec
-from dreamlake.wire.apply import RULES
+from dreamlake.wire.applied import RULES
 from dreamlake.wire.state import Tail
 from dreamlake.world.disk import READ, Disk, read_file
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dreamlake.reader.late import Patience, is_stale
 from dreamlake.wire import jsons
-from dreamlake.wire.apply import LINE_BYTES_MAX
+from dreamlake.wire.applied import LINE_BYTES_MAX
 from dreamlake.world.disk import READ, Disk
 
 _CHUNK_BYTES = 1 << 20

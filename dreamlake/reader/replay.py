@@ -25,7 +25,8 @@ from dreamlake.reader.lines import Lines
 from dreamlake.reader.segments import Segment, journals, read_stream, runs
 from dreamlake.reader.spools import marked
 from dreamlake.wire import codec, ops
-from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.applied import Applied
+from dreamlake.wire.apply import apply_run
 from dreamlake.wire.state import (
     HISTORIES,
     LOGS_LOG,

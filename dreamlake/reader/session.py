@@ -23,7 +23,7 @@ from dreamlake.reader.segments import JOURNALS
 from dreamlake.reader.spools import Away, Spooled, is_spool, marked
 from dreamlake.reader.superseded import places_of, superseded
 from dreamlake.wire import jsons
-from dreamlake.wire.apply import Applied
+from dreamlake.wire.applied import Applied
 from dreamlake.wire.codec import Damaged
 from dreamlake.wire.names import name_of
 from dreamlake.wire.state import (

@@ -8,14 +8,14 @@ gives the same rows with the same indexes. An operation that cannot be applied r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable
 from typing import Any
 
 from dreamlake.wire import jsons, ops
+from dreamlake.wire.applied import LINE_BYTES_MAX, RANKS_IN_ROWS, Applied, rank_in_line
 from dreamlake.wire.names import file_place, is_sha256, track_folder
 from dreamlake.wire.ops import Impossible, Op
+from dreamlake.wire.points import more_points
 from dreamlake.wire.remotes import remote_of
 from dreamlake.wire.state import (
     FILES_LOG,
@@ -35,43 +35,8 @@ from dreamlake.wire.state import (
 )
 from dreamlake.wire.times import time_text
 
-# A line of a log, its newline included: what a reader takes for one at most (an operation, and what is added to it).
-LINE_BYTES_MAX = 9 << 20
-
-# By which rules operations become rows. ``commits.log`` says it of its commits, or an upgrade of the agent would replay
-# them to other rows than stand there.
-RULES = 2
-_RANKS_IN_ROWS = 2  # since 0.4; before, no row said its rank, and what every rank set alike was written by each
-
-_SECOND = 1_000_000_000
+_AT_ONCE = 256  # points of a batch that are made into lines together
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
-
-
-@dataclass
-class Applied:
-    """What a run of operations amounts to, before any of it is on disk."""
-
-    rules: int = RULES
-    # log → blocks of whole lines, in order
-    rows: dict[str, list[bytes]] = field(default_factory=dict)
-    # track → [first ordinal, first index, how many], as often as the line breaks
-    placed: dict[str, list[list[int]]] = field(default_factory=dict)
-    # position in the run → why
-    refused: dict[int, str] = field(default_factory=dict)
-    operations: int = 0  # in the run, the refused ones too
-    # views that no longer show the state
-    stale: set[str] = field(default_factory=set)
-
-    def add(self, log: str, line: bytes) -> None:
-        blocks = self.rows.get(log)
-        if blocks is None:
-            self.rows[log] = [line]
-        else:
-            blocks.append(line)
-
-    def lines(self, log: str) -> list[bytes]:
-        """The lines for a log one by one, without their newlines."""
-        return b"".join(self.rows.get(log, ())).split(b"\n")[:-1]
 
 
 def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: set[int] | None = None) -> None:
@@ -98,152 +63,7 @@ def apply_run(state: State, client: bytes, run: list[Any], out: Applied, skip: s
             out.refused[here] = f"operation of the wrong shape ({type(error).__name__}: {error})"
         else:
             if op[0] == ops.POINT:
-                position = _more_points(state, author, run, position, skipped, out)
-
-
-def _more_points(
-    state: State, author: str, run: list[Any], position: int, skipped: Collection[int], out: Applied
-) -> int:
-    """Apply the points that follow an accepted one; returns where the first operation stands that it left alone.
-
-    The same as ``_point`` for each, at a fraction of its cost: what lets a client's point in cannot change while only
-    its points come. Whatever is new, odd or wrong is left to ``_point``, which judges it.
-    """
-    end = min(len(run), position + _FEW)
-    while True:
-        reached = _one_by_one(state, author, run, position, end, skipped, out)
-        if reached < end or end == len(run):
-            return reached
-        position = end
-        while not skipped and _at_once(state, author, run[position : position + _MANY], out):
-            position = min(len(run), position + _MANY)
-            if position == len(run):
-                return position
-        end = min(len(run), position + _MANY)
-
-
-_FEW, _MANY = 16, 256  # operations: so many go one by one before it is tried how many go at once
-
-
-def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
-    """Apply operations that are all plain points of tracks known here, each step for all of them; or do nothing.
-
-    Every check is that of ``_one_by_one``.
-    """
-    if set(map(type, block)) != {tuple} or set(map(len, block)) != {5}:
-        return False
-    kinds, times, names, ordinals, datas = zip(*block, strict=True)
-    # Exact types only: 6.0 == 6 as a kind, and a time may be True. ops.check says what those are.
-    if set(map(type, chain(kinds, times, ordinals))) != {int} or set(kinds) != {ops.POINT}:
-        return False
-    if set(map(type, names)) != {str} or set(map(type, datas)) != {bytes}:
-        return False
-    first, last = min(times), max(times)
-    if first // _SECOND != last // _SECOND or not ops.TIME_MIN <= first <= ops.TIME_MAX:
-        return False
-    if not jsons.are_objects(datas):
-        return False
-    second = time_text(first)[:-8]
-    tracks = set(names)
-    if not tracks <= state.tracks.keys():
-        return False
-    line = b'{"index":%%d,"data":%%b,"createdAt":"%b.%%06dZ"%b}\n' % (
-        second.encode(),
-        _rank_in_line(state, author, out),
-    )
-    if len(tracks) > len(block) // 4:
-        _in_turn(state, block, line, second, out)
-        return True
-    for name, points in _by_track(block, names).items():
-        track, count = state.tracks[name], len(points)
-        tail = track.tail
-        index = tail.next
-        _kinds, times, _names, ordinals, datas = zip(*points, strict=True)
-        values: list[Any] = [None] * (3 * count)
-        values[::3], values[1::3] = range(index, index + count), datas
-        values[2::3] = micros = [time % _SECOND // 1000 for time in times]
-        _log_of(track, name, out).append(line * count % tuple(values))
-        if ordinals == tuple(range(ordinals[0], ordinals[0] + count)):
-            _place(out, name, ordinals[0], index, count)
-        else:
-            for at, ordinal in enumerate(ordinals, index):
-                _place(out, name, ordinal, at, 1)
-        tail.next += count
-        tail.rows += count
-        tail.time = f"{second}.{micros[-1]:06d}Z"
-    return True
-
-
-def _in_turn(state: State, block: list[Any], line: bytes, second: str, out: Applied) -> None:
-    """Apply points of many tracks, each of which has few: what is done once for a track would be done for each."""
-    tracks, rows, placed = state.tracks, out.rows, out.placed
-    for _kind, time, name, ordinal, data in block:
-        track = tracks[name]
-        tail, log, spans = track.tail, rows.get(track.log), placed.get(name)
-        index, micros = tail.next, time % _SECOND // 1000
-        if log is None:
-            log = _log_of(track, name, out)
-        log.append(line % (index, data, micros))
-        if spans is None:
-            placed[name] = [[ordinal, index, 1]]
-        else:
-            _place(out, name, ordinal, index, 1)
-        tail.next = index + 1
-        tail.rows += 1
-        tail.time = f"{second}.{micros:06d}Z"
-
-
-def _by_track(block: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
-    if names.count(names[0]) == len(names):
-        return {names[0]: block}
-    found: dict[str, list[Any]] = {}
-    for name, op in zip(names, block, strict=True):
-        if name in found:
-            found[name].append(op)
-        else:
-            found[name] = [op]
-    return found
-
-
-def _one_by_one(
-    state: State, author: str, run: list[Any], position: int, end: int, skipped: Collection[int], out: Applied
-) -> int:
-    """Apply the plain points among ``run[position:end]``, until one is none; returns where that stands."""
-    known: dict[str, list[Any]] = {}  # track → its tail, its lines, the time of its last point
-    second, stamp, rank = None, b"", _rank_in_line(state, author, out)
-    while position < end:
-        op = run[position]
-        if type(op) is not tuple or len(op) != 5 or op[0] != ops.POINT or position in skipped:
-            break
-        kind, time, name, ordinal, data = op
-        if type(kind) is not int or type(time) is not int or type(ordinal) is not int:
-            break
-        if type(name) is not str or type(data) is not bytes:
-            break
-        track = state.tracks.get(name)
-        if track is None:
-            break
-        seconds, rest = divmod(time, _SECOND)
-        if seconds != second:
-            if not ops.TIME_MIN <= time <= ops.TIME_MAX:
-                break
-            second, stamp = seconds, time_text(time)[:-8].encode()
-        if not jsons.is_object(data):
-            break
-        found = known.get(name)
-        if found is None:
-            found = known[name] = [track.tail, _log_of(track, name, out), time]
-        tail, lines, _ = found
-        index = tail.next
-        lines.append(b'{"index":%d,"data":%b,"createdAt":"%b.%06dZ"%b}\n' % (index, data, stamp, rest // 1000, rank))
-        tail.next = index + 1
-        tail.rows += 1
-        _place(out, name, ordinal, index, 1)
-        found[2] = time
-        position += 1
-    for tail, _lines, time in known.values():
-        tail.time = time_text(time)
-    return position
+                position = more_points(state, author, run, position, skipped, out)
 
 
 def _member(state: State, author: str) -> None:
@@ -290,14 +110,8 @@ def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
 
 def _rank(state: State, author: str, out: Applied) -> Row:
     """What a row says of the rank whose process wrote it; nothing where there are no ranks."""
-    rank = state.clients[author].rank if out.rules >= _RANKS_IN_ROWS else None
+    rank = state.clients[author].rank if out.rules >= RANKS_IN_ROWS else None
     return {} if rank is None else {"rank": rank}
-
-
-def _rank_in_line(state: State, author: str, out: Applied) -> bytes:
-    """The same, at the end of a line."""
-    rank = state.clients[author].rank if out.rules >= _RANKS_IN_ROWS else None
-    return b"" if rank is None else b',"rank":%d' % rank
 
 
 def _nonfinite(listed: Any) -> bytes:
@@ -339,7 +153,7 @@ def _is_started_by_member(state: State, who: Row, out: Applied) -> bool:
     """Whether multiprocessing started this process in one that has the session open as the same rank, as a loader
     starts its workers: to the run it is what a forked child is, whatever the method."""
     parent = who.get("parent")
-    if not isinstance(parent, int) or out.rules < _RANKS_IN_ROWS:
+    if not isinstance(parent, int) or out.rules < RANKS_IN_ROWS:
         return False
     running = (state.clients[key] for key, it in state.run.items() if it["state"] == ops.RUNNING)
     mine = (parent, str(who.get("host") or ""), who.get("rank"))
@@ -405,7 +219,7 @@ def _log(state: State, author: str, op: Op, out: Applied) -> None:
         text,
         b"" if metadata is None else b',"metadata":' + metadata,
         _nonfinite(nonfinite),
-        _rank_in_line(state, author, out),
+        rank_in_line(state, author, out),
     )
     if len(line) > LINE_BYTES_MAX:
         raise Impossible(f"a log line of {len(line)} bytes, over the limit of {LINE_BYTES_MAX}")
@@ -451,26 +265,6 @@ def _describe(state: State, out: Applied, author: str, name: str, time: int, giv
     return state.tracks[name]
 
 
-def _log_of(track: Track, name: str, out: Applied) -> list[bytes]:
-    log = out.rows.get(track.log)
-    if log is None:
-        log = out.rows[track.log] = []
-        out.stale.add(track_view(name))
-    return log
-
-
-def _place(out: Applied, name: str, ordinal: int, index: int, number: int) -> None:
-    spans = out.placed.get(name)
-    if spans is None:
-        out.placed[name] = [[ordinal, index, number]]
-        return
-    last = spans[-1]
-    if last[0] + last[2] == ordinal and last[1] + last[2] == index:
-        last[2] += number
-    else:
-        spans.append([ordinal, index, number])
-
-
 def _point(state: State, author: str, op: Op, out: Applied) -> None:
     name, ordinal, data = op[2], op[3], op[4]
     _points_of(state, author, name, ordinal, op[1], (data,), (op[5],) if len(op) > 5 else None, out)
@@ -493,7 +287,7 @@ def _points_of(
     if not jsons.are_objects(data):
         raise Impossible("a point is not one JSON object")
     extra = [_nonfinite(each) for each in nonfinite] if nonfinite else None
-    rank = _rank_in_line(state, author, out)
+    rank = rank_in_line(state, author, out)
     # What stands around them in the line is some 90 bytes.
     if max(map(len, data)) + (max(map(len, extra)) if extra else 0) > LINE_BYTES_MAX - 256:
         raise Impossible(f"a point that makes a line over the limit of {LINE_BYTES_MAX} bytes")
@@ -502,10 +296,10 @@ def _points_of(
         track = _describe(state, out, author, name, time, {})
     tail, when = track.tail, time_text(time)
     stamp, index = when.encode(), tail.next
-    log = _log_of(track, name, out)
+    log = out.blocks_of(track, name)
     if extra is None:
-        for first in range(0, len(data), _MANY):
-            some = data[first : first + _MANY]
+        for first in range(0, len(data), _AT_ONCE):
+            some = data[first : first + _AT_ONCE]
             values: list[Any] = [None] * (2 * len(some))
             values[::2], values[1::2] = range(index + first, index + first + len(some)), some
             log.append(b'{"index":%%d,"data":%%b,"createdAt":"%b"%b}\n' % (stamp, rank) * len(some) % tuple(values))
@@ -516,7 +310,7 @@ def _points_of(
     tail.next = index + number
     tail.rows += number
     tail.time = when
-    _place(out, name, ordinal, index, number)
+    out.place(name, ordinal, index, number)
 
 
 def _file(state: State, author: str, op: Op, out: Applied) -> None:

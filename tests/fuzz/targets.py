@@ -34,7 +34,8 @@ from dreamlake.reader.owners import OWNER
 from dreamlake.reader.segments import JOURNALS, is_torn, journals, parse_name, read_stream, runs
 from dreamlake.reader.session import SessionReader
 from dreamlake.wire import codec, jsons, messages, names, ops
-from dreamlake.wire.apply import LINE_BYTES_MAX, Applied, apply_run
+from dreamlake.wire.applied import LINE_BYTES_MAX, Applied
+from dreamlake.wire.apply import apply_run
 from dreamlake.wire.state import HISTORIES, State, fold, track_view, view
 from dreamlake.world import processes
 from dreamlake_agent.store.directory import Directory, Unseen

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamlake.wire import codec, jsons, ops
-from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire.applied import Applied
+from dreamlake.wire.apply import apply_run
 from dreamlake.wire.state import State, fold
 from tests import reading
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamlake.wire import apply, jsons, ops
-from dreamlake.wire.apply import Applied, apply_run
+from dreamlake.wire import jsons, ops
+from dreamlake.wire import points as in_a_row
+from dreamlake.wire.applied import Applied
+from dreamlake.wire.apply import apply_run
 from dreamlake.wire.state import State
 
 CLIENT = bytes(range(16))
@@ -71,8 +73,8 @@ def applied(pieces: list[list[Any]]) -> tuple[State, Applied, int]:
 @given(runs, st.sampled_from([(1, 4), (2, 8), (16, 256)]))
 def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any], few_and_many: tuple[int, int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apply, "_FEW", few_and_many[0])
-        patch.setattr(apply, "_MANY", few_and_many[1])
+        patch.setattr(in_a_row, "_FEW", few_and_many[0])
+        patch.setattr(in_a_row, "_MANY", few_and_many[1])
         patch.setattr(jsons, "_MANY", few_and_many[0])
         state, out, refused = applied([run])
     one_state, one_out, one_refused = applied([[op] for op in run])
@@ -84,7 +86,7 @@ def test_a_run_at_once_is_its_operations_one_at_a_time(run: list[Any], few_and_m
 def test_most_points_of_a_long_run_go_at_once() -> None:
     run = [(ops.POINT, 10**9 + at, ("loss", "acc")[at % 2], at // 2, b'{"v":%d}' % at) for at in range(2000)]
     taken: list[int] = []
-    at_once = apply._at_once
+    at_once = in_a_row._at_once
 
     def counted(state: State, author: str, block: list[Any], out: Applied) -> bool:
         done = at_once(state, author, block, out)
@@ -92,7 +94,7 @@ def test_most_points_of_a_long_run_go_at_once() -> None:
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apply, "_at_once", counted)
+        patch.setattr(in_a_row, "_at_once", counted)
         state, out, refused = applied([run])
     one_state, one_out, _ = applied([[op] for op in run])
     assert sum(taken) > 1900

@@ -43,7 +43,8 @@ from dreamlake.reader.spools import Spooled, is_spool, marked, marker_path
 from dreamlake.reader.superseded import INCOMING, SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
 from dreamlake.wire import codec, jsons, ops
-from dreamlake.wire.apply import RULES, Applied, apply_run
+from dreamlake.wire.applied import RULES, Applied
+from dreamlake.wire.apply import apply_run
 from dreamlake.wire.names import DREAMLAKE
 from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
