@@ -130,9 +130,8 @@ class Loop:
         self.memory = memory or NoMemory()
         self.uploader = uploader or NoUploader()
         self.directories: dict[on.Key, Directory] = {}
-        # of so many descriptors that there may be; the others are for sockets, journals and folders
-        logs_max = config.LOGS_OPEN_MAX if descriptors is None else min(config.LOGS_OPEN_MAX, descriptors // 4)
-        self.opened = Opened(logs_max)
+        self._descriptors = descriptors
+        self.opened = Opened(self._logs_max())
         self._paths: dict[on.Key, str] = {}
         self.report: Callable[[], bytes] = lambda: b"{}"
         self.unreadable = 0
@@ -144,6 +143,13 @@ class Loop:
         self._letting_go: set[on.Key] = set()
         # directories that failed, until the core lets them go
         self._broken: set[on.Key] = set()
+
+    def _logs_max(self) -> int:
+        """How many logs may be open: descriptors are also for folders, locks, journals and sockets."""
+        if self._descriptors is None:
+            return config.LOGS_OPEN_MAX
+        others = config.DESCRIPTORS_EACH * len(self.directories)
+        return min(config.LOGS_OPEN_MAX, self._descriptors * 3 // 4, max(1, self._descriptors - others))
 
     def paths(self) -> set[str]:
         """The directories that are open, or on their way to it."""
@@ -259,6 +265,7 @@ class Loop:
             return on.NotOpened(key, "trouble", f"{error.strerror or error}")
         self.directories[key] = directory
         self._paths[key] = effect.path
+        self.opened.bound(self._logs_max())
         try:
             self.memory.add(effect.path)
         except OSError as error:
@@ -457,6 +464,7 @@ class Loop:
         self._broken.discard(effect.key)
         if directory is None:
             return
+        self.opened.bound(self._logs_max())
         path = self._paths.pop(effect.key)
         if directory.is_settled() and not effect.keep:
             self.memory.drop(path)

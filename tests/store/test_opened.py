@@ -79,3 +79,14 @@ def test_what_closes_badly_for_anothers_sake_is_told_of_its_own_directory(monkey
     for asked in (lambda: first.sync_job(), lambda: (points(of_first, 2), follow(first, ALICE))):
         with pytest.raises(OSError, match="close"):
             asked()
+
+
+def test_when_fewer_may_be_open_the_oldest_are_closed() -> None:
+    shared = Opened(100)
+    _disk, _process, found = two(shared)
+    for turn, most in enumerate((100, 2)):
+        shared.bound(most)
+        for directory, journal in found:
+            points(journal, turn)
+            follow(directory, ALICE)
+    assert sum(len(each.rows._fds) for each, _journal in found) == 2

@@ -12,12 +12,20 @@ class Opened:
     """Which logs are open, in the order of their last use. ``most``: so many at once."""
 
     def __init__(self, most: int) -> None:
-        self.most = max(1, most)
         self._logs: OrderedDict[tuple[LetGo, str], None] = OrderedDict()
+        self.bound(most)
+
+    def bound(self, most: int) -> None:
+        """From now on so many; the oldest of more are closed."""
+        self.most = max(1, most)
+        self._make_room()
 
     def add(self, let_go: LetGo, log: str) -> None:
         """A log was opened: ``let_go`` is called with its name when it has to make room for another one."""
         self._logs[let_go, log] = None
+        self._make_room()
+
+    def _make_room(self) -> None:
         while len(self._logs) > self.most:
             oldest, name = self._logs.popitem(last=False)[0]
             oldest(name)
