@@ -196,7 +196,8 @@ def _growth(found: Found) -> Iterable[str]:
     yield ""
     yield (
         "Microseconds of processor time for a point, in the agent (in the client), and MiB of the agent: of one "
-        "session and one process, but where there are more."
+        "session and one process, but where there are more. This machine's speed changes by a third from minute to "
+        "minute: a client, for one, does not know how many points a series has."
     )
     yield ""
     for title, costs in grown.items():
@@ -261,6 +262,17 @@ def _plots(out: Path, found: Found) -> None:
         pyplot.close(figure)
 
 
+def _short(count: int) -> str:
+    """
+    >>> [_short(each) for each in (8, 1000, 10_000_000)]
+    ['8', '1k', '10M']
+    """
+    for unit, name in ((10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count // unit}{name}"
+    return str(count)
+
+
 def _plot_growth(out: Path, found: Found) -> None:
     from matplotlib import pyplot
 
@@ -273,10 +285,12 @@ def _plot_growth(out: Path, found: Found) -> None:
         axes.plot(counts, [cost["agent"] for cost in costs], "o-", color="C3", label="agent")
         axes.plot(counts, [cost["client"] for cost in costs], "o-", color="C0", label="client")
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_xticks(counts, [_short(count) for count in counts])
+        axes.minorticks_off()
         axes.set_xlabel(title)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("µs a point")
+    panels[0].set_ylim(bottom=0)
     panels[0].legend()
     figure.savefig(out / "growth.png", dpi=120)
     pyplot.close(figure)
