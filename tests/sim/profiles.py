@@ -372,7 +372,6 @@ def limits(random: Random) -> Iterator[None]:
         (dreamlake.reader.replay, "RUN_BYTES", random.choice((300, 256 << 10))),
         (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", random.choice((300, 2000, 1 << 20))),
         (config, "LOGS_OPEN_MAX", random.choice((1, 2, 128))),
-        (config, "VIEWS_MAX", random.choice((1, 2, 256))),
         (config, "BATCH_BYTES", random.choice((200, 1000, 256 << 10))),
         (config, "CREDIT_BYTES", random.choice(((200, 500), (300, 2000), (32 << 10, 1 << 20)))),
         (config, "CREDIT_BUDGET_BYTES", random.choice((1000, 32 << 20))),

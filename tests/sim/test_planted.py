@@ -27,7 +27,7 @@ from tests.sim import world
 from tests.sim.profiles import PLACED, REPLACED, Profile
 from tests.sim.world import World, run
 
-SEEDS_MAX = 1000
+SEEDS_MAX = 2000
 SCENES = 60
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -148,15 +148,14 @@ def _as_if_all_were_applied(position: Callable[..., tuple[int, int]]) -> Callabl
 def commit_before_rows(patch: pytest.MonkeyPatch) -> None:
     """Recovery believes that what is committed is in the logs, and leaves out the rows that are not."""
 
-    def append(self: rows.Rows, log: str, data: bytes) -> None:
-        known = self._logs.get(log)
-        if known is not None and len(data) > 200 and log.endswith("data.jsonl"):
+    def add(self: rows.Rows, log: str, fd: int, found: Any, data: bytes) -> None:
+        if len(data) > 200 and log.endswith("data.jsonl"):
             self.dirty.add(log)
             return
-        shipped(self, log, data)
+        shipped(self, log, fd, found, data)
 
-    shipped = rows.Rows.append
-    patch.setattr(rows.Rows, "append", append)
+    shipped = rows.Rows._add
+    patch.setattr(rows.Rows, "_add", add)
 
 
 def nothing_kept_of_a_cut(patch: pytest.MonkeyPatch) -> None:
