@@ -15,7 +15,7 @@ import pytest
 from tests.sim.profiles import PROFILES, UPLOADS
 from tests.sim.world import World, run
 
-SEEDS = int(os.environ.get("DREAMLAKE_SIM_SEEDS", "450"))
+SEEDS = int(os.environ.get("DREAMLAKE_SIM_SEEDS", "360"))
 CHUNK = 10  # seeds a test: xdist spreads the tests
 
 # Every seed that ever failed, with what it found. A change of the simulator gives a seed another world, so a list of
