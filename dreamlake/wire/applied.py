@@ -62,7 +62,12 @@ class Applied:
             spans.append([ordinal, index, number])
 
 
+def rank_of(state: State, author: str, out: Applied) -> int | None:
+    """The rank whose process wrote a row, as far as rows say it by these rules."""
+    return state.clients[author].rank if out.rules >= RANKS_IN_ROWS else None
+
+
 def rank_in_line(state: State, author: str, out: Applied) -> bytes:
-    """What a row says of the rank whose process wrote it, at its end; nothing where there are no ranks."""
-    rank = state.clients[author].rank if out.rules >= RANKS_IN_ROWS else None
+    """What a row says of it, at its end; nothing where there are no ranks."""
+    rank = rank_of(state, author, out)
     return b"" if rank is None else b',"rank":%d' % rank

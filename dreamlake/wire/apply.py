@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dreamlake.wire import jsons, ops
-from dreamlake.wire.applied import LINE_BYTES_MAX, RANKS_IN_ROWS, Applied, rank_in_line
+from dreamlake.wire.applied import LINE_BYTES_MAX, RANKS_IN_ROWS, Applied, rank_in_line, rank_of
 from dreamlake.wire.names import file_place, is_sha256, track_folder
 from dreamlake.wire.ops import Impossible, Op
 from dreamlake.wire.points import more_points
@@ -110,7 +110,7 @@ def _history(state: State, out: Applied, log: str, row: Row, view: str) -> None:
 
 def _rank(state: State, author: str, out: Applied) -> Row:
     """What a row says of the rank whose process wrote it; nothing where there are no ranks."""
-    rank = state.clients[author].rank if out.rules >= RANKS_IN_ROWS else None
+    rank = rank_of(state, author, out)
     return {} if rank is None else {"rank": rank}
 
 

@@ -14,7 +14,7 @@ from dreamlake.wire.applied import Applied, rank_in_line
 from dreamlake.wire.state import State
 from dreamlake.wire.times import time_text
 
-SECOND = 1_000_000_000  # nanoseconds
+_SECOND = 1_000_000_000  # nanoseconds
 
 
 def more_points(
@@ -55,7 +55,7 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
     if set(map(type, names)) != {str} or set(map(type, datas)) != {bytes}:
         return False
     first, last = min(times), max(times)
-    if first // SECOND != last // SECOND or not ops.TIME_MIN <= first <= ops.TIME_MAX:
+    if first // _SECOND != last // _SECOND or not ops.TIME_MIN <= first <= ops.TIME_MAX:
         return False
     if not jsons.are_objects(datas):
         return False
@@ -77,7 +77,7 @@ def _at_once(state: State, author: str, block: list[Any], out: Applied) -> bool:
         _kinds, times, _names, ordinals, datas = zip(*points, strict=True)
         values: list[Any] = [None] * (3 * count)
         values[::3], values[1::3] = range(index, index + count), datas
-        values[2::3] = micros = [time % SECOND // 1000 for time in times]
+        values[2::3] = micros = [time % _SECOND // 1000 for time in times]
         out.blocks_of(track, name).append(line * count % tuple(values))
         if ordinals == tuple(range(ordinals[0], ordinals[0] + count)):
             out.place(name, ordinals[0], index, count)
@@ -96,7 +96,7 @@ def _in_turn(state: State, block: list[Any], line: bytes, second: str, out: Appl
     for _kind, time, name, ordinal, data in block:
         track = tracks[name]
         tail, log, spans = track.tail, rows.get(track.log), placed.get(name)
-        index, micros = tail.next, time % SECOND // 1000
+        index, micros = tail.next, time % _SECOND // 1000
         if log is None:
             log = out.blocks_of(track, name)
         log.append(line % (index, data, micros))
@@ -139,7 +139,7 @@ def _one_by_one(
         track = state.tracks.get(name)
         if track is None:
             break
-        seconds, rest = divmod(time, SECOND)
+        seconds, rest = divmod(time, _SECOND)
         if seconds != second:
             if not ops.TIME_MIN <= time <= ops.TIME_MAX:
                 break

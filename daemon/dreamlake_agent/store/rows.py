@@ -64,9 +64,12 @@ class Rows:
             for log, (fd, found) in zip(some, opened, strict=True):
                 self._add(log, fd, found, rows[log])
 
-    def _prove(self) -> None:
+    def _check_closed(self) -> None:
         if self._unclosed is not None:
             raise self._unclosed
+
+    def _prove(self) -> None:
+        self._check_closed()
         if self._unproven:
             self._owner.prove()
             self._unproven = False
@@ -196,8 +199,7 @@ class Rows:
     def take_grown(self) -> dict[str, int]:
         """How many bytes each log has that grew since this was last asked (the first time: each log). Raises
         :class:`OSError` when what was written to one may not have come to the disk."""
-        if self._unclosed is not None:
-            raise self._unclosed
+        self._check_closed()
         grown, self._grown = self._grown, set()
         return {log: self._logs[log].size for log in sorted(grown)}
 
