@@ -6,7 +6,9 @@ from random import Random
 
 import pytest
 
+from dreamlake import config
 from dreamlake.journal import Journal
+from dreamlake.reader.segments import segment_path
 from dreamlake.wire import jsons, ops
 from dreamlake.wire.state import track_view
 from dreamlake_agent.store.directory import Directory
@@ -132,3 +134,19 @@ def test_what_a_sync_says_is_durable_keeps_its_indexes_also_after_a_change_of_ow
                 third.commit()
         third.settle()
         assert disk.read("/s/tracks/x/data.jsonl") == wanted, f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"\0" * 100, b"\x60\0\0\0 of a header, and the node that holds the rest is cut off"]
+)
+def test_a_journal_whose_header_is_on_its_way_is_kept_for_a_day(header: bytes) -> None:
+    disk, process = begun(0)
+    path = f"/s/{segment_path(BOB, 0)}"
+    directory = opened(disk, process)
+    disk.write(path, header)
+    for seconds, kept in ((config.GONE_SECONDS, True), (config.FOREIGN_KEPT_SECONDS, False)):
+        disk.now_ns += int((seconds + 1) * 1e9)
+        directory.owner.beat(world.OWNER)
+        directory.journals()
+        assert disk.exists(path) is kept, seconds
+    assert bool(directory.warnings) is bool(header.strip(b"\0"))  # it goes to cut/, unless it is nothing

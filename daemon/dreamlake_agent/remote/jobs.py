@@ -34,8 +34,14 @@ class _Kept:
     lake: Lake
     logs: Logs | None = None
     blobs: dict[str, Blobs] = field(default_factory=dict)
-    # where the files' history ended when a lane was wholly sent
+    # where the files' history ended when a lane was wholly sent, and the server had that much of it before
     files: dict[str, Mark] = field(default_factory=dict)
+
+    def has_history(self, end: Mark) -> bool:
+        """Whether the server has acked the files' history so far. When it is restored from a backup it lacks of what
+        it acked, which the next record finds out; of bytes that came before their history nothing would tell."""
+        place = self.logs.acked.get(FILES_LOG) if self.logs is not None else None
+        return place is not None and place.mark.size >= end.size
 
 
 class Jobs:
@@ -173,7 +179,7 @@ class Jobs:
         else:
             blobs.renew(source, ask_again=lane not in known)
         least, most = _LANES[lane]
-        sent = 0
+        sent, has_history = 0, kept.has_history(end)
 
         def advance(size: int) -> None:
             nonlocal sent
@@ -186,7 +192,7 @@ class Jobs:
         blobs.send(least, most)
         problems = [*blobs.outcome.problems]
         blobs.outcome.problems.clear()
-        if not problems:
+        if not problems and has_history:
             known[lane] = end  # unless the server was found to have lost files meanwhile
         return {"ended": "sent", "problems": problems}
 

@@ -450,7 +450,7 @@ class Directory:
 
     def _clear_torn(self) -> None:
         """Drop the segments that never became one: their process died, or the power went, before they held anything.
-        Not at once: of a file that another node has just begun, its name may be seen before its bytes."""
+        Not at once: of a file that another node has begun, its name may be seen before its bytes."""
         whole = {segment.path for segments in self.segments.values() for segment in segments}
         for name in self.disk.listdir(JOURNALS, self.at):
             path = f"{JOURNALS}/{name}"
@@ -463,7 +463,7 @@ class Directory:
 
     def _is_left(self, path: str) -> bool:
         """Whether nobody has it open; and, unless it was begun on this node, it has been as it is for longer than other
-        nodes' bytes are on their way."""
+        nodes' bytes are on their way. What has a name may be of a node that was cut off, and holds calls for it."""
         begun = begun_of(path)
         if begun is not None and begun[1] == processes.node(self._who):
             return self._is_free(path)
@@ -471,7 +471,8 @@ class Directory:
             age = self.owner.beaten_ns - self.disk.stat(path, self.at).mtime_ns
         except FileNotFoundError:
             return False
-        return age >= config.GONE_SECONDS * 1e9 and self._is_free(path)
+        kept = config.GONE_SECONDS if begun is not None else config.FOREIGN_KEPT_SECONDS
+        return age >= kept * 1e9 and self._is_free(path)
 
     def _clear_marker(self, name: str) -> None:
         found = self.state.clients.get(name[:32])
