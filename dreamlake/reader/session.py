@@ -120,6 +120,13 @@ class SessionReader:
                 looks += 1
             elif self._is_all_here(loaded):
                 break
+        if (
+            self._patience is not None
+            and loaded.checkpoint is None
+            and any(mark.size for mark in loaded.marks.values())
+        ):
+            # Nothing says which rows of the journals are among the lines: these alone, or some would be there twice.
+            loaded, runs = self._loaded(), []
         self._state = loaded.state
         self._sizes = {log: mark.size for log, mark in loaded.marks.items()}
         for log, row in loaded.baseline.imports if loaded.baseline else ():
@@ -131,9 +138,12 @@ class SessionReader:
                 self.pending += len(lines)
 
     def _replayed(self) -> tuple[Loaded, list[Applied]]:
-        loaded = load(self._disk, self._at, self.origin() or "0" * 32)
+        loaded = self._loaded()
         runs = [out for _commit, out in committed(self._disk, self._at, loaded)]
         return loaded, runs + list(leftovers(self._disk, self._at, loaded))
+
+    def _loaded(self) -> Loaded:
+        return load(self._disk, self._at, self.origin() or "0" * 32)
 
     def _has_moved(self, loaded: Loaded) -> bool:
         """Whether an owner has written another checkpoint meanwhile, after which it may have dropped what was read."""

@@ -8,7 +8,10 @@ import pytest
 
 from dreamlake import config
 from dreamlake.journal import Journal
+from dreamlake.reader import late
+from dreamlake.reader.late import Patience
 from dreamlake.reader.segments import segment_path
+from dreamlake.reader.session import SessionReader
 from dreamlake.wire import jsons, ops
 from dreamlake.wire.state import track_view
 from dreamlake_agent.store.directory import Directory
@@ -150,3 +153,20 @@ def test_a_journal_whose_header_is_on_its_way_is_kept_for_a_day(header: bytes) -
         directory.journals()
         assert disk.exists(path) is kept, seconds
     assert bool(directory.warnings) is bool(header.strip(b"\0"))  # it goes to cut/, unless it is nothing
+
+
+def test_a_reader_who_does_not_see_the_checkpoint_finds_no_row_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on another node, which shows the log, and the journal of which it was made, and may show the rest later."""
+    monkeypatch.setattr(late, "_in_vain", {})
+    disk, process = begun(0)
+    points = [(ops.POINT, world.at(1), "x", ordinal, b'{"v":1}') for ordinal in range(5)]
+    writes(process, BOB, world._opening(BOB, 1), *points)
+    directory = opened(disk, process)
+    follow(directory, BOB)
+    me = {**world.OWNER, "host": "elsewhere", "boot": "", "machine": ""}
+    for unseen in ((), ("checkpoint", "commits.log", "session.jsonl", "tracks.jsonl")):
+        for name in unseen:
+            disk.remove_tree(f"/s/.dreamlake/{name}")
+        with SessionReader("/s", disk.process(3), me, lambda path: Patience(path, lambda _seconds: None)) as reader:
+            assert [each["index"] for each in reader.points("x", 0, 100)[0]] == [0, 1, 2, 3, 4]
+            assert reader.track("x")["totalDataPoints"] == 5
