@@ -50,6 +50,7 @@ TICK_SECONDS = 0.05
 VIEW_SECONDS = 1.0  # views are rewritten this often at most,
 VIEW_SHARE = 0.05  # and, of a session with thousands of tracks, in this part of the time, unless somebody waits;
 VIEW_REST_SECONDS = 30.0  # but after so long at the latest
+VIEWS_MAX = 256  # written at one turn
 SESSIONS_A_SECOND = 200  # so many are scanned, and have their views written: of more, each less often
 REST_SECONDS = 0.5  # one in which nothing happens is looked at this often
 SYNC_SECONDS = 1.0  # journals and commits are fsynced this often while busy

@@ -181,7 +181,7 @@ class Loop:
                 self.unreadable += 1
                 continue
             self.take(on.Heard(peer, message, body))
-        if heard or self.core.is_reading:
+        if heard or self.core.is_busy:
             self.take(on.Turned())
         for event in self.workers.done():
             self._worker_done(event)
@@ -191,7 +191,7 @@ class Loop:
         if now - self._ticked >= config.TICK_SECONDS or now < self._ticked:
             self._ticked = now
             self.take(on.Tick())
-        return heard >= config.TURN_BYTES or self.core.is_reading
+        return heard >= config.TURN_BYTES or self.core.is_busy
 
     def take(self, event: on.Event) -> None:
         """Handle an event and everything that follows from it at once."""
@@ -393,8 +393,7 @@ class Loop:
 
     def _write_views(self, effect: do.WriteViews) -> on.Event | None:
         def act(directory: Directory) -> on.Event:
-            directory.views.write(directory.state)
-            return on.ViewsWritten(effect.key)
+            return on.ViewsWritten(effect.key, directory.views.write_some(directory.state, config.VIEWS_MAX))
 
         return self._in_directory(effect.key, act)
 

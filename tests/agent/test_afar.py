@@ -48,6 +48,7 @@ class Scene:
     def committed(self) -> None:
         session = self.core.sessions[KEY]
         self.take(on.Committed(KEY, session.applies))
+        session.viewing = session.commits
         self.take(on.ViewsWritten(KEY))
         session.working = session.commits
         self.take(on.Checkpointed(KEY, {FAR: 100}, 0, (0, 0)))

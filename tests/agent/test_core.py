@@ -51,7 +51,7 @@ def test_journals_are_read_in_turn_and_each_turn_ends_with_a_commit() -> None:
     core.handle(on.Scanned(KEY, gone), 11, 0)
     read: list[bytes] = []
     for turn in range(6):
-        assert core.is_reading
+        assert core.is_busy
         *follows, commit = core.handle(on.Turned(), 11, 0)
         read += [each.client for each in follows if isinstance(each, do.Follow)]
         assert len(follows) == count // 3
@@ -65,7 +65,23 @@ def test_journals_are_read_in_turn_and_each_turn_ends_with_a_commit() -> None:
     core.handle(on.Turned(), 11, 0)
     core.handle(on.Turned(), 11, 0)
     core.handle(on.Turned(), 11, 0)
-    assert not core.is_reading
+    assert not core.is_busy
+
+
+def test_of_thousands_of_views_some_are_written_at_a_turn_and_a_flush_waits_for_all() -> None:
+    core = live(on.JournalSeen(FIRST, 0, True))
+    flushed = (messages.FLUSHED, FIRST, 1, None)
+    flush = on.Heard(b"peer", (messages.FLUSH, FIRST, 1, 0, 0, 0))
+    said = core.handle(flush, 11, 0)
+    for _ in range(3):
+        assert said == [do.WriteViews(KEY)]
+        assert core.handle(on.ViewsWritten(KEY, done=False), 11, 0) == []
+        assert core.is_busy
+        assert do.WriteViews(KEY) not in core.handle(on.Tick(), 11.05, 0)
+        said = core.handle(on.Turned(), 11.1, 0)
+    assert do.Send(b"peer", flushed) in core.handle(on.ViewsWritten(KEY), 11.1, 0)
+    assert core.handle(on.Turned(), 11.2, 0) == []
+    assert not core.is_busy
 
 
 def test_who_speaks_again_is_not_followed_any_more() -> None:
@@ -78,7 +94,7 @@ def test_who_speaks_again_is_not_followed_any_more() -> None:
     core.handle(on.Committed(KEY, core.sessions[KEY].applies), late, 0)
     core.handle(on.Heard(b"peer", (messages.HAVE, FIRST, 1 << 20, 0)), late, 0)
     assert do.Follow(KEY, FIRST) not in core.handle(on.Turned(), late, 0)
-    assert not core.is_reading
+    assert not core.is_busy
 
 
 def test_a_spooled_journal_is_covered_sooner_and_a_durable_flush_waits_for_that() -> None:
@@ -99,6 +115,7 @@ def test_a_spooled_journal_is_covered_sooner_and_a_durable_flush_waits_for_that(
     for spooled, works in ((True, do.WriteCheckpoint(KEY)), (False, do.Sync(KEY))):
         assert works in writes(spooled=spooled).handle(on.Tick(), late, 0)
         core = writes(spooled=spooled)
+        core.sessions[KEY].viewing = core.sessions[KEY].commits
         core.handle(on.ViewsWritten(KEY), late - 0.3, 0)
         assert works in core.handle(flush, late - 0.3, 0)
 

@@ -72,7 +72,7 @@ class NodesWorld(World):
 
     def __init__(self, seed: int, profile: Profile | None = None) -> None:
         self.here = SERVER  # the node whose process has its turn
-        super().__init__(seed, profile or NODES[seed % len(NODES)])
+        super().__init__(seed, profile or profile_of(seed))
         self.names = [f"n{number}" for number in range(1, self.chance.choice((2, 2, 3, 4)) + 1)]
         self._homes = list(self.names)  # one on each node
         self._memories = {home: Memory() for home in self._homes}
@@ -482,6 +482,10 @@ class NodesWorld(World):
 
 def _changes(name: str, given: tuple[object, ...]) -> bool:
     return name in ("write", "rename", "truncate", "unlink") or (name == "open" and bool(int(str(given[1])) & CREATE))
+
+
+def profile_of(seed: int) -> Profile:
+    return NODES[seed % len(NODES)]
 
 
 def run(seed: int, profile: Profile | None = None) -> NodesWorld:

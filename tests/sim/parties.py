@@ -147,7 +147,7 @@ class AgentProcess(Party):
     @property
     def quiet(self) -> bool:
         return not self.workers.jobs and all(
-            each.covered == each.commits == each.viewed and each.working is None and not each.uncommitted
+            each.is_covered and each.viewed == each.commits and each.working is None and not each.uncommitted
             for each in self.core.sessions.values()
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -363,21 +363,24 @@ def changed(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
             setattr(place, name, value)
 
 
-@contextmanager
-def limits(random: Random) -> Iterator[None]:
-    """Every limit so small, in most worlds, that a few calls reach it."""
-    small: list[tuple[Any, str, Any]] = [
-        (dreamlake.journal, "SEGMENT_BYTES", random.choice((600, 3000, 16 << 20))),
-        (dreamlake.journal, "MARK_BYTES", random.choice((100, 400))),
-        (dreamlake.reader.replay, "RUN_BYTES", random.choice((300, 256 << 10))),
-        (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", random.choice((300, 2000, 1 << 20))),
-        (config, "LOGS_OPEN_MAX", random.choice((1, 2, 128))),
-        (config, "BATCH_BYTES", random.choice((200, 1000, 256 << 10))),
-        (config, "CREDIT_BYTES", random.choice(((200, 500), (300, 2000), (32 << 10, 1 << 20)))),
-        (config, "CREDIT_BUDGET_BYTES", random.choice((1000, 32 << 20))),
-        (config, "FOLLOW_BYTES", random.choice((200, 1000, 256 << 10))),
-        (config, "CHECKPOINT_BYTES", random.choice((500, 32 << 20))),
-        (config, "TURN_BYTES", random.choice((500, 4 << 20))),
-    ]
-    with changed(small):
-        yield
+_LIMITS: list[tuple[Any, str, tuple[Any, ...]]] = [
+    (dreamlake.journal, "SEGMENT_BYTES", (600, 3000, 16 << 20)),
+    (dreamlake.journal, "MARK_BYTES", (100, 400)),
+    (dreamlake.reader.replay, "RUN_BYTES", (300, 256 << 10)),
+    (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", (300, 2000, 1 << 20)),
+    (config, "LOGS_OPEN_MAX", (1, 2, 128)),
+    (config, "VIEWS_MAX", (1, 2, 256)),
+    (config, "BATCH_BYTES", (200, 1000, 256 << 10)),
+    (config, "CREDIT_BYTES", ((200, 500), (300, 2000), (32 << 10, 1 << 20))),
+    (config, "CREDIT_BUDGET_BYTES", (1000, 32 << 20)),
+    (config, "FOLLOW_BYTES", (200, 1000, 256 << 10)),
+    (config, "CHECKPOINT_BYTES", (500, 32 << 20)),
+    (config, "TURN_BYTES", (500, 4 << 20)),
+]
+
+
+def limits(random: Random) -> AbstractContextManager[None]:
+    """Every limit so small, in most worlds, that a few calls reach it. Each is drawn by its name, so that another one
+    leaves these as they are."""
+    drawn = random.random()
+    return changed([(place, name, Random(f"{drawn} {name}").choice(sizes)) for place, name, sizes in _LIMITS])

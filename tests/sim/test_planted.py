@@ -274,11 +274,18 @@ PLANTED: list[tuple[Plant, tuple[str, ...] | Profile]] = [
 ]
 
 
-def find(plant: Plant, where: tuple[str, ...] | Profile, patch: pytest.MonkeyPatch, world: Any = world) -> None:
-    """Run worlds, storms or scenes, of ``world`` until one breaks a promise."""
+# Where looking begins: what few worlds find, one of these finds today.
+BEGIN_AT: dict[Plant, int] = {}
+
+
+def find(
+    plant: Plant, where: tuple[str, ...] | Profile, patch: pytest.MonkeyPatch, world: Any = world, begin: int = 0
+) -> None:
+    """Run worlds, storms or scenes, of ``world`` until one breaks a promise; seed ``begin`` is the first."""
     plant(patch)
     scene = where if isinstance(where, Profile) else None
-    seeds = [seed for seed in range(SEEDS_MAX) if scene or world.profile_of(seed).name in where]
+    every = (*range(begin, SEEDS_MAX), *range(begin))
+    seeds = [seed for seed in every if scene or world.profile_of(seed).name in where]
     for seed in seeds:
         try:
             world.run(seed, scene)
@@ -292,7 +299,7 @@ def find(plant: Plant, where: tuple[str, ...] | Profile, patch: pytest.MonkeyPat
 def test_a_planted_bug_is_found(
     plant: Plant, where: tuple[str, ...] | Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find(plant, where, monkeypatch)
+    find(plant, where, monkeypatch, begin=BEGIN_AT.get(plant, 0))
 
 
 @pytest.mark.parametrize("scene", [REPLACED, PLACED], ids=lambda scene: scene.name)

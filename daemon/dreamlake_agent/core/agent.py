@@ -41,8 +41,9 @@ class Agent:
         self.sessions: dict[on.Key, Session] = {}
         # where a client's session is; a message names only the client
         self._homes: dict[bytes, on.Key] = {}
-        # journals that are read from their files, in turn
+        # journals that are read from their files, in turn, and sessions whose views are being written
         self._reading: dict[tuple[on.Key, bytes], None] = {}
+        self._viewing: dict[on.Key, None] = {}
         self._now = 0.0
         self._wall = 0
         self._stop_at: float | None = None
@@ -82,13 +83,13 @@ class Agent:
     # ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def is_reading(self) -> bool:
-        """Whether journals are to be read on at the next turn."""
-        return bool(self._reading)
+    def is_busy(self) -> bool:
+        """Whether there is more to do at the next turn, whether or not somebody says something."""
+        return bool(self._reading or self._viewing)
 
     def _turned(self) -> Effects:
         """Of the journals that nobody sends, a little is read: a long one, or a thousand, must not keep those waiting
-        who speak. Then what was applied is committed."""
+        who speak. Then what was applied is committed, and of one session's thousands of views some are written."""
         for key, client_id in list(self._reading)[: max(1, config.TURN_BYTES // config.FOLLOW_BYTES)]:
             del self._reading[key, client_id]
             session = self.sessions.get(key)
@@ -99,6 +100,11 @@ class Agent:
         for session in self.sessions.values():
             if session.uncommitted:
                 yield self._commit(session)
+        for key in list(self._viewing)[:1]:
+            del self._viewing[key]
+            session = self.sessions.get(key)
+            if session is not None and session.viewing is not None:
+                yield do.WriteViews(key)
 
     # ── what clients say ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,7 +269,7 @@ class Agent:
         self.uploads.opened(session.path)
         session.commits = session.viewed = session.synced = session.covered = 0
         session.committed_applies = session.applies
-        session.working = None
+        session.working = session.viewing = None
         session.bytes_since_checkpoint = 0
         session.following.clear()
         session.held.clear()
@@ -569,7 +575,8 @@ class Agent:
                 flush.need, flush.hashed = session.target, False
         due = [flush for flush in due if not flush.hashed and (flush.need or 0) <= session.commits]
         if any((flush.need or 0) > session.viewed for flush in due):
-            yield self._write_views(session)
+            if session.viewing is None:
+                yield self._write_views(session)
             return  # ViewsWritten comes back here
         if any(flush.durable and (flush.need or 0) > session.synced for flush in due):
             if not session.spooled:
@@ -595,11 +602,16 @@ class Agent:
         return min(seconds, config.CHECKPOINT_SPOOL_SECONDS) if session.spooled else seconds
 
     def _write_views(self, session: Session) -> Effect:
-        session.views_begun = self._now
+        session.viewing, session.views_begun = session.commits, self._now
         return do.WriteViews(session.key)
 
     def _views_written(self, session: Session, event: on.ViewsWritten) -> Effects:
-        session.viewed, session.viewed_at = session.commits, self._now
+        if not event.done:
+            self._viewing[session.key] = None
+            return
+        if session.viewing is not None:
+            session.viewed, session.viewing = session.viewing, None
+        session.viewed_at = self._now
         rest = (self._now - session.views_begun) / config.VIEW_SHARE
         session.views_rest = min(rest, config.VIEW_REST_SECONDS)
         yield from self._settle_flushes(session)
@@ -755,13 +767,17 @@ class Agent:
             yield do.Beat(session.key)
         if (
             session.viewed < session.commits
+            and session.viewing is None
             and not session.uncommitted
             and now - session.viewed_at >= max(self._every(config.VIEW_SECONDS), session.views_rest)
         ):
             yield self._write_views(session)
         if session.working is None and not session.uncommitted and not session.is_covered:
             if now - session.committed_at >= config.CHECKPOINT_QUIET_SECONDS or session.stopping:
-                yield self._write_checkpoint(session, tracks=True)
+                if session.viewed == session.commits:  # else thousands of views would be written at once
+                    yield self._write_checkpoint(session, tracks=True)
+                elif session.viewing is None:
+                    yield self._write_views(session)
             elif session.covered < session.commits and (
                 session.bytes_since_checkpoint >= config.CHECKPOINT_BYTES
                 or now - session.covered_at >= self._checkpoint_seconds(session)

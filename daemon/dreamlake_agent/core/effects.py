@@ -94,7 +94,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class WriteViews:
-    """Write the stale views: answers ViewsWritten."""
+    """Write stale views, some of them: answers ViewsWritten, and is asked for again until that says done."""
 
     key: Key
 

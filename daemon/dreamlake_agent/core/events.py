@@ -154,7 +154,10 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ViewsWritten:
+    """``done``: of those that were stale when this began, none is left."""
+
     key: Key
+    done: bool = True
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ class Session:
     committed_at: float = 0.0
     viewed_at: float = 0.0
     owes_views: bool = False  # the last checkpoint left out the views of tracks
+    viewing: int | None = None  # the commit that the views now being written will show
     views_begun: float = 0.0
     views_rest: float = 0.0  # seconds before they are written again, because they took long
     rests_until: float = 0.0  # nothing is due in it before that, unless something comes

@@ -29,8 +29,28 @@ class Views:
         # view → (inode, mtime, size) right after we wrote it
         self._ours: dict[str, tuple[int, int, int]] = {}
         self.stale: set[str] = set()
+        self._round: list[str] = []  # those that a writing in pieces has still to see to
         self.dirty: set[str] = set()
         self.warnings: list[str] = []
+
+    def write_some(self, state: State, most: int) -> bool:
+        """Of the views that were stale when this was first called, write so many; False while there are more. The
+        directory was ours then."""
+        if not self._round:
+            self._round = sorted(self.stale, reverse=True)
+        some = [path for path in self._round[-most:] if path in self.stale]
+        del self._round[-most:]
+        if not some:
+            self._owner.prove()
+        for path in reversed(some):
+            self._show(state, path)
+        return not self._round
+
+    def _show(self, state: State, path: str) -> None:
+        shown = view(state, path)
+        if shown is not None:
+            self._write(state, path, _render(shown))
+        self.stale.discard(path)
 
     def write(self, state: State, *, tracks: bool = True) -> None:
         """Write the stale views, those of ``tracks`` too or not; when there are none, only make sure that the directory
@@ -39,10 +59,7 @@ class Views:
         if not stale:
             self._owner.prove()
         for path in stale:
-            shown = view(state, path)
-            if shown is not None:
-                self._write(state, path, _render(shown))
-            self.stale.discard(path)
+            self._show(state, path)
 
     def _write(self, state: State, path: str, data: bytes) -> None:
         self._keep_what_is_not_ours(state, path)
