@@ -106,4 +106,4 @@ PLANTED: list[tuple[Plant, Profile]] = [
 
 @pytest.mark.parametrize(("plant", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_planted_bug_is_found(plant: Plant, where: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    find(plant, where, monkeypatch, remotes)
+    find(plant, where, monkeypatch, remotes, begin=56 if plant is forgotten_unfinished else 0)
