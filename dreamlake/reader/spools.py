@@ -136,7 +136,7 @@ class Spooled:
         self.mkdirs, self.mkdir, self.rmdir = disk.mkdirs, disk.mkdir, disk.rmdir
         self.close, self.pread, self.write, self.truncate = disk.close, disk.pread, disk.write, disk.truncate
         self.fsync, self.fstat, self.lock, self.rename = disk.fsync, disk.fstat, disk.lock, disk.rename
-        self.touch, self.copy = disk.touch, disk.copy
+        self.touch, self.copy, self.write_out = disk.touch, disk.copy, disk.write_out
 
     # ── as a disk ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import os
 import stat as _stat
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +27,10 @@ EMPTY = os.O_TRUNC
 _SYSTEM_NAMESPACE_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 _FICLONE = 0x40049409  # linux/fs.h: share the extents of a file (btrfs, xfs, bcachefs)
 _COPY_CHUNK_BYTES = 8 << 20
+_WRITE_OUT_BYTES = 64 << 10
+# On Linux it begins to write what is dirty, and drops from the cache what is not: of the end only, which is the size of
+# what a log has grown by.
+_WRITE_OUT = getattr(os, "POSIX_FADV_DONTNEED", None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Disk(Protocol):
     def pread(self, fd: int, size: int, offset: int) -> bytes: ...
     def write(self, fd: int, data: bytes) -> int: ...
     def truncate(self, fd: int, size: int) -> None: ...
+    def write_out(self, fd: int) -> None: ...
     def fsync(self, fd: int) -> None: ...
     def fstat(self, fd: int) -> Stat: ...
     def stat(self, path: str, at: int) -> Stat: ...
@@ -218,6 +225,13 @@ class RealDisk:
         except BlockingIOError:
             return False
         return True
+
+    def write_out(self, fd: int) -> None:
+        """Begin to write to the disk what the end of an open file has that is not there, and wait for nothing: after it
+        comes fsync, which tells of what went wrong. Nothing where the system cannot."""
+        if _WRITE_OUT is not None:
+            with suppress(OSError):
+                os.posix_fadvise(fd, max(0, os.fstat(fd).st_size - _WRITE_OUT_BYTES), 0, _WRITE_OUT)
 
     def touch(self, fd: int) -> None:
         """Give an open file the present time, by the clock of whoever keeps the disk."""

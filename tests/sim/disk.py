@@ -383,6 +383,9 @@ class SimProcess:
             refuse(errno.EINVAL)
         self._resize(opened.inode, size)
 
+    def write_out(self, fd: int) -> None:
+        """It may have been written at any time; only fsync says so."""
+
     @operation
     def fsync(self, fd: int) -> None:
         opened, failed = self._opened(fd), self.chance(self.disk.faults.fsync_error)

@@ -298,6 +298,15 @@ def test_written_bytes_are_seen_at_once_by_every_descriptor(place: Place) -> Non
 # What a file is
 
 
+def test_to_write_out_changes_nothing_that_is_seen(place: Place) -> None:
+    for size in (0, 10, 200_000):
+        fd = place.put(f"f{size}", b"x" * size)
+        place.disk.write_out(fd)
+        write_all(place.disk, fd, b"more")
+        assert place.get(f"f{size}") == b"x" * size + b"more"
+        place.disk.close(fd)
+
+
 def test_stat_and_fstat_say_the_same(place: Place) -> None:
     place.disk.mkdirs("d", place.at)
     fd = place.put("d/a", b"12345")

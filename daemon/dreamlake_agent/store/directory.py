@@ -50,7 +50,6 @@ from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world import processes
 from dreamlake.world.disk import (
-    READ,
     READ_APPEND,
     Disk,
     folders_above,
@@ -62,6 +61,7 @@ from dreamlake.world.disk import (
 )
 from dreamlake_agent.store import files
 from dreamlake_agent.store.cut import CutFolder
+from dreamlake_agent.store.durable import sync_file, sync_files, sync_names
 from dreamlake_agent.store.held import Held, Segmented
 from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import ORIGIN, Owner, Verdict, acquire, origin_of, release, tell
@@ -242,8 +242,7 @@ class Directory:
         self.rows.settle()
         # Durable before the first row or view is written: after power loss these must not be taken for a baseline.
         try:
-            for log in HISTORIES:
-                _fsync(self.disk, log, self.at, missing_ok=True)
+            sync_files(self.disk, HISTORIES, self.at)
             self.owner.replace(CHECKPOINT, encode_checkpoint(self._checkpoint()), durable=True)
             sync_folder(self.disk, ".", self.at)
         except OSError:
@@ -582,21 +581,18 @@ class Directory:
             if not are_named:
                 sync_folder(disk, JOURNALS, at)
             spool_names()
-            for path in placed:
-                _fsync(disk, path, at, missing_ok=True)
+            sync_files(disk, placed, at)
             if placed:
                 # One may have been replaced while this goes on; and each has come from one folder into another.
-                for kept in superseded(disk, at):
-                    _fsync(disk, kept.path, at, missing_ok=True)
+                sync_files(disk, [kept.path for kept in superseded(disk, at)], at)
                 for folder in sorted({folder for path in placed for folder in folders_above(path)}):
                     sync_folder(disk, folder, at)
-            _fsync(disk, COMMITS, at)
+            sync_file(disk, COMMITS, at)
             if not base_durable:
-                for path in (CHECKPOINT, ORIGIN, *HISTORIES):
-                    _fsync(disk, path, at, missing_ok=True)
+                sync_files(disk, (CHECKPOINT, ORIGIN, *HISTORIES), at)
                 sync_folder(disk, ".dreamlake", at)
                 sync_folder(disk, ".", at)
-                _sync_names(disk, path_here)
+                sync_names(disk, path_here)
 
         return sizes, job
 
@@ -620,7 +616,7 @@ class Directory:
         self.views.write(self.state, tracks=tracks)
         checkpoint = self._checkpoint()
         sizes, sync = self.sync_job()
-        logs, self.rows.dirty = self.rows.dirty, set()
+        logs, unnamed = self.rows.take_dirty()
         views = self.views.take_dirty(tracks=tracks)
         placed, self._placed = self._placed, set()
         self._kept = self.files.newest()
@@ -633,8 +629,8 @@ class Directory:
         def job() -> None:
             sync()
             folders = {".", INCOMING, *([SUPERSEDED] if old else [])}
-            for path in (*sorted(logs), *sorted(views), *sorted(placed)):
-                _fsync(disk, path, at, missing_ok=True)
+            sync_files(disk, (*logs, *sorted(views), *sorted(placed)), at)
+            for path in (*unnamed, *views, *placed):
                 folders.update(folders_above(path))
             for folder in sorted(folders):
                 sync_folder(disk, folder, at)
@@ -691,21 +687,6 @@ class Directory:
             let_go(self.disk, self._commits)
 
 
-def _sync_names(disk: Disk, path: str) -> None:
-    """A directory by its name: the session's in the workspace's, that in the root, the root in what it is in. A client
-    may have made any of them."""
-    for _ in range(3):
-        path = path.rpartition("/")[0]
-        try:
-            folder = disk.root(path or "/")
-        except (PermissionError, FileNotFoundError):
-            continue  # not ours to read, so not made by us; or moved away
-        try:
-            disk.fsync(folder)
-        finally:
-            disk.close(folder)
-
-
 def _is_session(disk: Disk, at: int) -> bool:
     """Whether a client has made a session directory of it: a message alone must not turn a folder into one."""
     try:
@@ -721,16 +702,3 @@ def _known_origin(disk: Disk, at: int) -> str | None:
     except codec.Damaged:
         return None
     return found.origin if found else None
-
-
-def _fsync(disk: Disk, path: str, at: int, *, missing_ok: bool = False) -> None:
-    try:
-        fd = disk.open(path, READ, at)
-    except FileNotFoundError:
-        if missing_ok:
-            return
-        raise
-    try:
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)

@@ -46,6 +46,7 @@ class Rows:
         self._opened = opened
         self._unclosed: OSError | None = None  # a log that made room for another one did not close well
         self.dirty: set[str] = set()
+        self._unnamed: set[str] = set()  # opened by their names, which may not last yet
         self._grown: set[str] = set(marks)
         self.warnings: list[str] = []
 
@@ -124,6 +125,7 @@ class Rows:
             let_go(self._disk, fd)
             raise
         self._fds[log] = fd
+        self._unnamed.add(log)
         self._opened.add(self._let_go, log)
         return fd
 
@@ -195,6 +197,13 @@ class Rows:
                         self._go_on_after_the_last_line(fd, found, size)
                     if found.unverified:
                         self._cut(log, fd, found)
+
+    def take_dirty(self) -> tuple[list[str], list[str]]:
+        """The logs that were written since this was last asked, and those of them whose names may not last yet."""
+        dirty, self.dirty = sorted(self.dirty), set()
+        unnamed = [log for log in dirty if log in self._unnamed]
+        self._unnamed.difference_update(unnamed)
+        return dirty, unnamed
 
     def take_grown(self) -> dict[str, int]:
         """How many bytes each log has that grew since this was last asked (the first time: each log). Raises

@@ -98,7 +98,8 @@ def _header(head: bytes, client: bytes, number: int) -> tuple[str, bool]:
     except (codec.Damaged, KeyError, TypeError):
         pass
     what = "has no whole header of the client that its name says: it was renamed or damaged, and its calls are not read"
-    return f"{what}; give it its name again, or repair keeps it in .dreamlake/cut", True
+    advice = "give it its name again, or repair keeps it in .dreamlake/cut once it has lain still for a day"
+    return f"{what}; {advice}", True
 
 
 def _check_stream(look: Look, segments: list[Segment], position: int, running: int) -> None:
