@@ -41,8 +41,8 @@ class Owner:
 
     def take_in(self) -> None:
         """What stands in the journals, committed and not covered."""
-        for journal in self.directory.journals():
-            while (found := self.directory.follow(journal.client, 1 << 20))[0]:
+        for journal in self.directory.seen():
+            while (found := self.directory.journals.follow(journal.client, 1 << 20))[0]:
                 self.directory.apply(journal.client, *found)
                 self.directory.commit()
         self.directory.settle()

@@ -287,17 +287,17 @@ class Loop:
                 bytes.fromhex(client)
                 for client, found in directory.state.clients.items()
                 if found.state == ops.RUNNING
-                and bytes.fromhex(client) not in directory.segments
-                and not directory.is_away(bytes.fromhex(client))
+                and bytes.fromhex(client) not in directory.journals.segments
+                and not directory.journals.is_away(bytes.fromhex(client))
             ),
             directory.remotes,
         )
 
     def _seen(self, directory: Directory) -> list[on.JournalSeen]:
-        return [self._see(directory, journal) for journal in directory.journals()]
+        return [self._see(directory, journal) for journal in directory.seen()]
 
     def _see(self, directory: Directory, journal: Any) -> on.JournalSeen:
-        held = directory.is_locked(journal.client)
+        held = directory.journals.is_locked(journal.client)
         if journal.sign is not None:  # of another node, whose signs of life say more
             held = bool(held)
         lives = self._lives(journal, held is not False)
@@ -305,7 +305,7 @@ class Loop:
             journal.client,
             journal.end,
             lives,
-            directory.is_finished(journal.client),
+            directory.journals.is_finished(journal.client),
             # Without locks, whoever lives may have it open, but for an agent: it has let go of the directory.
             lives and "endpoint" not in journal.by if held is None else held,
             journal.spooled,
@@ -356,7 +356,7 @@ class Loop:
 
     def _follow(self, effect: do.Follow) -> on.Event | None:
         def act(directory: Directory) -> on.Event:
-            data, running = directory.follow(effect.client, config.FOLLOW_BYTES)
+            data, running = directory.journals.follow(effect.client, config.FOLLOW_BYTES)
             if not data:
                 return on.Exhausted(effect.key, effect.client)
             return self._applied(directory, effect.key, effect.client, data, running)
@@ -443,7 +443,7 @@ class Loop:
         def act(directory: Directory) -> on.Event | None:
             if not directory.drop_journal(effect.client):
                 return None
-            if effect.client not in directory.doubtful:
+            if effect.client not in directory.journals.doubtful:
                 files.forget_captures(self.disk, directory.at, directory.state, effect.client)
             return on.Dropped(effect.key, effect.client)
 

@@ -589,9 +589,9 @@ def _recovered(into: Folder, key: tuple[int, int]) -> bool:
     except (DamagedView, Unseen, OSError):
         return False
     try:
-        for journal in directory.journals():
-            while not directory.is_finished(journal.client):
-                data, running = directory.follow(journal.client, 1 << 18)
+        for journal in directory.seen():
+            while not directory.journals.is_finished(journal.client):
+                data, running = directory.journals.follow(journal.client, 1 << 18)
                 if not data:
                     break
                 directory.apply(journal.client, data, running)
@@ -603,7 +603,7 @@ def _recovered(into: Folder, key: tuple[int, int]) -> bool:
         directory.commit()
         directory.views.write(directory.state)
         _cover(directory)
-        for client in list(directory.segments):
+        for client in list(directory.journals.segments):
             directory.drop_journal(client)
         _cover(directory)
         directory.take_warnings()

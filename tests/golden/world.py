@@ -239,8 +239,8 @@ def _open(folder: Path, who: dict[str, Any]) -> Directory:
 
 
 def _follow(directory: Directory, client: bytes) -> None:
-    directory.journals()
-    data, running = directory.follow(client, 1 << 20)
+    directory.seen()
+    data, running = directory.journals.follow(client, 1 << 20)
     directory.apply(client, data, running)
 
 
@@ -314,9 +314,9 @@ def recover(folder: Path, who: dict[str, Any] = NEXT_OWNER) -> None:
     """What the next agent does with a directory: replay, the journals, the rank that vanished, a checkpoint."""
     directory = _open(folder, who)
     try:
-        for journal in directory.journals():
+        for journal in directory.seen():
             while True:
-                data, running = directory.follow(journal.client, 1 << 20)
+                data, running = directory.journals.follow(journal.client, 1 << 20)
                 if not data:
                     break
                 directory.apply(journal.client, data, running)
@@ -327,7 +327,7 @@ def recover(folder: Path, who: dict[str, Any] = NEXT_OWNER) -> None:
             directory.commit()
         directory.views.write(directory.state)
         _cover(directory)
-        for journal in directory.journals():
+        for journal in directory.seen():
             directory.drop_journal(journal.client)
         _cover(directory)
     finally:

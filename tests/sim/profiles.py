@@ -10,7 +10,7 @@ from typing import Any
 
 import dreamlake.journal
 import dreamlake.reader.replay
-import dreamlake_agent.store.directory
+import dreamlake_agent.store.commits
 import dreamlake_agent.store.rows
 from dreamlake import config
 from tests.sim.disk import Faults
@@ -367,7 +367,7 @@ _LIMITS: list[tuple[Any, str, tuple[Any, ...]]] = [
     (dreamlake.journal, "SEGMENT_BYTES", (600, 3000, 16 << 20)),
     (dreamlake.journal, "MARK_BYTES", (100, 400)),
     (dreamlake.reader.replay, "RUN_BYTES", (300, 256 << 10)),
-    (dreamlake_agent.store.directory, "COMMITS_ROTATE_BYTES", (300, 2000, 1 << 20)),
+    (dreamlake_agent.store.commits, "ROTATE_BYTES", (300, 2000, 1 << 20)),
     (config, "LOGS_OPEN_MAX", (1, 2, 128)),
     (config, "VIEWS_MAX", (1, 2, 256)),
     (config, "BATCH_BYTES", (200, 1000, 256 << 10)),

@@ -29,8 +29,8 @@ def opened(disk: SimDisk, process: SimProcess) -> Directory:
 
 
 def follow(directory: Directory, client: bytes) -> None:
-    directory.journals()
-    data, running = directory.follow(client, 1 << 20)
+    directory.seen()
+    data, running = directory.journals.follow(client, 1 << 20)
     directory.apply(client, data, running)
     directory.commit()
 
@@ -130,8 +130,8 @@ def test_what_a_sync_says_is_durable_keeps_its_indexes_also_after_a_change_of_ow
         disk.power_loss()
         third = opened(disk, disk.process(2))
         for client in (BOB, ALICE):
-            third.journals()
-            data, running = third.follow(client, 1 << 20)
+            third.seen()
+            data, running = third.journals.follow(client, 1 << 20)
             if data:
                 third.apply(client, data, running)
                 third.commit()
@@ -150,9 +150,9 @@ def test_a_journal_whose_header_is_on_its_way_is_kept_for_a_day(header: bytes) -
     for seconds, kept in ((config.GONE_SECONDS, True), (config.FOREIGN_KEPT_SECONDS, False)):
         disk.now_ns += int((seconds + 1) * 1e9)
         directory.owner.beat(world.OWNER)
-        directory.journals()
+        directory.seen()
         assert disk.exists(path) is kept, seconds
-    assert bool(directory.warnings) is bool(header.strip(b"\0"))  # it goes to cut/, unless it is nothing
+    assert bool(directory.take_warnings()) is bool(header.strip(b"\0"))  # it goes to cut/, unless it is nothing
 
 
 def test_a_reader_who_does_not_see_the_checkpoint_finds_no_row_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ class Scene:
 
 
 def follow(directory: Directory) -> None:
-    for journal in directory.journals():
-        data, running = directory.follow(journal.client, 1 << 20)
+    for journal in directory.seen():
+        data, running = directory.journals.follow(journal.client, 1 << 20)
         if data:
             directory.apply(journal.client, data, running)
     directory.commit()

@@ -8,7 +8,6 @@ by a worker while the loop goes on, on descriptors and names of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dreamlake import config
@@ -18,31 +17,20 @@ from dreamlake.reader.commits import (
     CHECKPOINT,
     COMMITS,
     Checkpoint,
-    Commit,
     LogMark,
     Positions,
     Run,
     encode_checkpoint,
-    encode_commit,
-    encode_commits_header,
     read_checkpoint,
 )
-from dreamlake.reader.replay import RUN_BYTES, Loaded, committed, load
+from dreamlake.reader.replay import Loaded, committed, load
 from dreamlake.reader.segments import (
     JOURNALS,
-    UNNAMED,
-    Segment,
-    begun_of,
-    is_torn,
-    journals,
-    segment_path,
-    syncing_path,
-    whole_run,
 )
-from dreamlake.reader.spools import Spooled, is_spool, marked, marker_path
+from dreamlake.reader.spools import Spooled, is_spool
 from dreamlake.reader.superseded import INCOMING, SUPERSEDED, superseded
 from dreamlake.reader.views import MAIN_VIEWS
-from dreamlake.wire import codec, jsons, ops
+from dreamlake.wire import codec, jsons
 from dreamlake.wire.applied import RULES, Applied
 from dreamlake.wire.apply import apply_run
 from dreamlake.wire.names import DREAMLAKE
@@ -50,26 +38,21 @@ from dreamlake.wire.remotes import Remote
 from dreamlake.wire.state import HISTORIES, LOGS_LOG, State
 from dreamlake.world import processes
 from dreamlake.world.disk import (
-    READ_APPEND,
     Disk,
     folders_above,
     let_go,
-    read_file,
     sync_folder,
-    try_lock,
-    write_all,
 )
 from dreamlake_agent.store import files
+from dreamlake_agent.store.commits import Commits
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.durable import sync_file, sync_files, sync_names
 from dreamlake_agent.store.held import Held, Segmented
+from dreamlake_agent.store.journals import Journal, Journals
 from dreamlake_agent.store.opened import Opened
 from dreamlake_agent.store.owner import ORIGIN, Owner, Verdict, acquire, origin_of, release, tell
 from dreamlake_agent.store.rows import Rows
 from dreamlake_agent.store.views import Views
-
-# Past this a new commits.log is begun at the next checkpoint.
-COMMITS_ROTATE_BYTES = 1 << 20
 
 Job = Callable[[], None]
 Sizes = dict[str, int]  # log → bytes
@@ -77,20 +60,6 @@ Sizes = dict[str, int]  # log → bytes
 
 class Unseen(Exception):
     """The directory at that path is not the one the client means: another mount, a container."""
-
-
-@dataclass(frozen=True)
-class Journal:
-    """A client's journal as it stands in the directory."""
-
-    client: bytes
-    made: int
-    end: int
-    by: dict[str, Any]
-    spooled: bool = False
-    # what changes while its writer lives, when that one is on another node, and for how many seconds it did not
-    sign: tuple[int, int] | None = None
-    age: float = 0.0
 
 
 class Directory:
@@ -118,7 +87,7 @@ class Directory:
         self.state: State = loaded.state
         self.positions: Positions = loaded.positions
         self.covered: Positions = dict(loaded.checkpoint.clients) if loaded.checkpoint else {}
-        self.segments: dict[bytes, list[Segment]] = loaded.segments
+        self.journals = Journals(owner, disk, who, loaded, self.cuts)
         self.rows = Rows(owner, loaded.marks, self.cuts, opened, distrust=distrust)
         self.views = Views(owner, loaded.checkpoint.views if loaded.checkpoint else {}, self.cuts)
         self.files = files.Files(owner)
@@ -129,11 +98,8 @@ class Directory:
         self._loaded = loaded
         self._pending = Applied()
         self._runs: list[Run] = []
-        self._recent: list[Commit] = []  # since the last checkpoint began
         # Clients whose journals hold what was committed and may not be on the disk yet; after a recovery, any.
         self._unsynced: set[bytes] = set(loaded.segments)
-        self._commits = -1
-        self._commits_bytes = self._commits_running = 0
         self._base_durable = False
         # Segments whose names power loss can no longer take, and those that the job under way sees to.
         self._named: set[Segmented] = set()
@@ -142,13 +108,9 @@ class Directory:
         # How many bytes of each log power loss can no longer take or change: only these may leave the machine.
         self.durable: dict[str, int] = {}
         self.own: OwnJournal | None = None
-        # Clients a part of whose journal was set aside: it may name what they captured.
-        self.doubtful: set[bytes] = set()
         # After a failed fsync: journals whose pages the kernel may have dropped. Only a checkpoint makes them durable.
-        self._distrusted: set[bytes] = {
-            client for client, segments in loaded.segments.items() if distrust or self._is_foreign(segments[-1].by)
-        }
-        self.seq = loaded.seq
+        self._distrusted: set[bytes] = set(loaded.segments) if distrust else self.journals.foreign()
+        self._commits = Commits(owner, self.origin, loaded.seq)
 
     # ── opening ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -223,8 +185,7 @@ class Directory:
             for _commit, out in committed(self.disk, self.at, loaded):
                 self._write_rows(out)
             self.warnings += [each for each in loaded.warnings if each not in self.warnings]
-            self.seq = loaded.seq
-            self._continue_commits(loaded)
+            self._commits.go_on(loaded)
             others = loaded.commit_log is not None and loaded.commit_log.rules != RULES
             if self.owner.distrust or others:
                 self._rewrite()
@@ -248,7 +209,7 @@ class Directory:
         except OSError:
             self._take_back_checkpoint()
             raise
-        self._new_commits([], durable=False)
+        self._commits.begin(self.positions, durable=False)
         self.covered = dict(self.positions)
 
     def _take_back_checkpoint(self) -> None:
@@ -265,7 +226,7 @@ class Directory:
         job()
         self.made_durable(sizes)
         self.checkpointed(checkpoint)
-        self._new_commits([], durable=True)
+        self._commits.begin(self.positions, durable=True)
         if self.owner.distrust:
             self.owner.distrust = False
             tell(self.owner, self._who)
@@ -274,41 +235,6 @@ class Directory:
         """An fsync has failed: whoever owns the directory next must write again what it stood for."""
         self.owner.distrust = True
         tell(self.owner, self._who)
-
-    def _continue_commits(self, loaded: Loaded) -> None:
-        log = loaded.commit_log
-        if log is None or log.next_seq < loaded.seq:
-            self._new_commits([], durable=True)
-            return
-        fd = self._open_commits()
-        size = self.disk.fstat(fd).size
-        end, running = log.end_before(loaded.seq)
-        if size > end:
-            self.disk.truncate(fd, end)
-        self._commits, self._commits_bytes, self._commits_running = fd, end, running
-        self._recent = [commit for commit in log.commits if commit.seq < loaded.seq]
-
-    def _new_commits(self, commits: list[Commit], *, durable: bool, clients: Positions | None = None) -> None:
-        first = commits[0].seq if commits else self.seq
-        data, running = encode_commits_header(first, self.positions if clients is None else clients, self.origin)
-        for commit in commits:
-            record, running = encode_commit(commit, running)
-            data += record
-        self.owner.replace(COMMITS, data, durable=durable)
-        if self._commits >= 0:
-            before, self._commits = self._commits, -1
-            let_go(self.disk, before)
-        self._commits = self._open_commits()
-        self._commits_bytes, self._commits_running = len(data), running
-
-    def _open_commits(self) -> int:
-        fd = self.disk.open(COMMITS, READ_APPEND, self.at)
-        try:
-            self.owner.prove()
-        except BaseException:
-            self.disk.close(fd)
-            raise
-        return fd
 
     # ── applying ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,13 +267,7 @@ class Directory:
         pending, runs = self._pending, self._runs
         self._pending, self._runs = Applied(), []
         self._write_rows(pending)
-        commit = Commit(self.seq, tuple(runs))
-        record, running = encode_commit(commit, self._commits_running)
-        write_all(self.disk, self._commits, record)
-        self._commits_bytes += len(record)
-        self._commits_running = running
-        self._recent.append(commit)
-        self.seq += 1
+        self._commits.append(runs)
         self._unsynced.update(run.client for run in runs)
         return self._place() if self.state.incoming else []
 
@@ -364,39 +284,18 @@ class Directory:
     def settle(self) -> None:
         """The journals that were here at the opening are applied: cut what none of them brought."""
         self.rows.settle()
-        if not self._lacks_journals():
+        if not self.journals.are_missing():
             self.files.settle(self.state)
-
-    def _lacks_journals(self) -> bool:
-        """Whether a journal is where it cannot be seen from here. What it uploaded and was placed stays in its place,
-        and what that replaced is kept, until it is known whether the upload was."""
-        return bool(marked(self.disk, self.at) - self.segments.keys())
 
     # ── journals ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def journals(self) -> list[Journal]:
-        """Every journal in the directory that may still hold something, oldest first."""
-        known = {segment.path.rpartition("/")[2]: segment for each in self.segments.values() for segment in each}
-        self.segments = journals(self.disk, self.at, known, fresh=self._is_foreign)
-        self._clear_torn()
+    def seen(self) -> list[Journal]:
+        """Every client's journal in the directory that may still hold something, oldest first."""
+        self.journals.look()
         self.held.look()
         # An fsync here says nothing of what another node still holds back: only a checkpoint makes theirs durable.
-        self._distrusted |= {client for client, segments in self.segments.items() if self._is_foreign(segments[-1].by)}
-        return [
-            self._journal(client, segments)
-            for client, segments in self.segments.items()
-            if self.own is None or client != self.own.client
-        ]
-
-    def _journal(self, client: bytes, segments: list[Segment]) -> Journal:
-        last = segments[-1]
-        found = (client, segments[0].made, last.end, last.by, self.disk.has(client))
-        if not self._is_foreign(last.by):
-            return Journal(*found)
-        return Journal(*found, (last.end, last.mtime_ns), max(0, self.owner.beaten_ns - last.mtime_ns) / 1e9)
-
-    def _is_foreign(self, by: dict[str, Any]) -> bool:
-        return not processes.is_here(by, self._who)
+        self._distrusted |= self.journals.foreign()
+        return self.journals.seen(but=self.own.client if self.own is not None else None)
 
     def say(self, op: tuple[Any, ...], client: bytes, made: int, by: dict[str, Any]) -> Applied:
         """Put an operation of the agent's own into its journal here (begun as ``client`` when there is none yet), and
@@ -407,119 +306,10 @@ class Directory:
         end = self.own.append(op)
         return self.apply(self.own.client, self.own.read(start, end), self.own.running)
 
-    def is_finished(self, client: bytes) -> bool:
-        return client not in self.positions and client.hex() in self.state.clients
-
-    def follow(self, client: bytes, limit: int) -> tuple[bytes, int]:
-        """What the client's journal holds beyond its position: (whole records, running checksum after them)."""
-        segments = self.segments.get(client)
-        if not segments:
-            return b"", 0
-        position, running = self.position(client)
-        data, after, damaged = whole_run(self.disk, self.at, segments, position, running, limit)
-        if damaged and not data and not self._is_foreign(segments[-1].by):  # theirs may only be late
-            note = f"{segment_path(client, segments[-1].number)} is damaged after byte {position} of its stream"
-            if note not in self.warnings:
-                self.warnings.append(note)
-        return data, after
-
-    def is_locked(self, client: bytes) -> bool | None:
-        """Whether somebody still has the client's journal open: its writer, or a child of it. None where the file
-        system has no locks."""
-        segments = self.segments.get(client)
-        return self._is_held(segments[-1].path) if segments is not None else False
-
-    def is_away(self, client: bytes) -> bool:
-        """Whether the client's journal is where it cannot be seen from here, and its writer has its marker open."""
-        return client.hex() in self.disk.away and not self._is_free(marker_path(client))
-
-    def _is_free(self, path: str) -> bool:
-        return not self._is_held(path)
-
-    def _is_held(self, path: str) -> bool | None:
-        try:
-            fd = self.disk.open(path, READ_APPEND, self.at)  # NFS locks nothing that is open for reading only
-        except FileNotFoundError:
-            return False
-        try:
-            is_mine = try_lock(self.disk, fd)
-            return None if is_mine is None else not is_mine
-        finally:
-            self.disk.close(fd)
-
-    def _clear_torn(self) -> None:
-        """Drop the segments that never became one: their process died, or the power went, before they held anything.
-        Not at once: of a file that another node has begun, its name may be seen before its bytes."""
-        whole = {segment.path for segments in self.segments.values() for segment in segments}
-        for name in self.disk.listdir(JOURNALS, self.at):
-            path = f"{JOURNALS}/{name}"
-            if path not in whole and is_torn(self.disk, self.at, name) and self._is_left(path):
-                self._set_aside(path, 0)
-        for name in self.disk.litter:
-            path = f"{JOURNALS}/{name}"
-            if self._is_left(path) if name.endswith(UNNAMED) else self._is_free(path):
-                self._clear_marker(name)
-
-    def _is_left(self, path: str) -> bool:
-        """Whether nobody has it open; and, unless it was begun on this node, it has been as it is for longer than other
-        nodes' bytes are on their way. What has a name may be of a node that was cut off, and holds calls for it."""
-        begun = begun_of(path)
-        if begun is not None and begun[1] == processes.node(self._who):
-            return self._is_free(path)
-        try:
-            age = self.owner.beaten_ns - self.disk.stat(path, self.at).mtime_ns
-        except FileNotFoundError:
-            return False
-        kept = config.GONE_SECONDS if begun is not None else config.FOREIGN_KEPT_SECONDS
-        return age >= kept * 1e9 and self._is_free(path)
-
-    def _clear_marker(self, name: str) -> None:
-        found = self.state.clients.get(name[:32])
-        if found is not None and found.state == ops.RUNNING and not name.endswith(UNNAMED):
-            self.warnings.append(f"{JOURNALS}/{name}: the journal is gone; what no checkpoint covered of it is lost")
-        try:
-            self.disk.unlink(f"{JOURNALS}/{name}", self.at)
-        except FileNotFoundError:
-            pass
-
-    def _set_aside(self, path: str, start: int, why: str = "is damaged; what could not be applied") -> None:
-        """Keep what a journal holds from ``start`` on, unless it is nothing, and unlink it."""
-        try:
-            rest = read_file(self.disk, path, self.at, 1 << 40)[start:]
-            if rest.strip(b"\0") and not path.endswith(UNNAMED):
-                self.warnings.append(f"{path} {why} is kept in {self.cuts.keep(path, rest)}")
-            self.disk.unlink(path, self.at)
-        except FileNotFoundError:
-            pass
-
     def drop_journal(self, client: bytes) -> bool:
         """Unlink a journal that is wholly covered and whose writer has gone; False when it holds more after all."""
-        segments = self.segments[client] = journals(self.disk, self.at, only=client).get(client, [])
-        if segments and not self.is_finished(client):
-            position, running = self.position(client)
-            data, _after, damaged = whole_run(self.disk, self.at, segments, position, running, RUN_BYTES)
-            if data:
-                return False
-            for segment in segments:
-                beyond = max(0, position - segment.base)
-                if segment.base > position or (damaged and segment.size > beyond):
-                    self.doubtful.add(client)
-                    self._set_aside(segment.path, segment.start + beyond)
-        elif segments:
-            # It turned up again, from a backup; or so it seems, after checkpoint and commits.log were lost.
-            self.doubtful.add(client)
-            for segment in segments:
-                self._set_aside(segment.path, 0, "is of a client that was applied wholly, as far as is known; it")
-        for segment in self.segments.pop(client, []):
-            try:
-                self.disk.unlink(segment.path, self.at)
-            except FileNotFoundError:
-                pass
-        for mark in (syncing_path(client), marker_path(client)):
-            try:
-                self.disk.unlink(mark, self.at)
-            except FileNotFoundError:
-                pass
+        if not self.journals.drop(client):
+            return False
         self.positions.pop(client, None)
         self.covered.pop(client, None)
         self._unsynced.discard(client)
@@ -529,7 +319,7 @@ class Directory:
     def is_settled(self) -> bool:
         """Whether nothing in the directory waits for another agent."""
         try:
-            return self.is_gone() or (not self.journals() and not self.disk.waits())
+            return self.is_gone() or (not self.seen() and not self.disk.waits())
         except OSError:
             return False
 
@@ -606,7 +396,7 @@ class Directory:
         tails = {track.log: track.tail for track in self.state.tracks.values()}
         tails[LOGS_LOG] = self.state.logs
         marks: dict[str, LogMark] = self.rows.marks(tails)
-        return Checkpoint(self.seq, self.origin, marks, dict(self.positions), dict(self.views.known))
+        return Checkpoint(self._commits.seq, self.origin, marks, dict(self.positions), dict(self.views.known))
 
     def checkpoint_job(self, *, tracks: bool = True) -> tuple[Checkpoint, Sizes, Job]:
         """A job that makes everything durable and writes the checkpoint; :meth:`made_durable` and :meth:`checkpointed`
@@ -621,7 +411,7 @@ class Directory:
         placed, self._placed = self._placed, set()
         self._kept = self.files.newest()
         # With a remote they stay until it has them (docs/disk.md §10).
-        keeps = bool(self.state.remotes) or self._lacks_journals()
+        keeps = bool(self.state.remotes) or self.journals.are_missing()
         old = self._superseded = [] if keeps else self.files.superseded()
         data = encode_checkpoint(checkpoint)
         disk, at, owner = self.disk, self.at, self.owner
@@ -647,16 +437,13 @@ class Directory:
         self.covered = dict(checkpoint.clients)
         self.files.forget(self._superseded)
         self.kept = self._kept
-        self._recent = [commit for commit in self._recent if commit.seq >= checkpoint.seq]
-        if self._commits_bytes > COMMITS_ROTATE_BYTES:
-            clients = checkpoint.clients if self._recent else None
-            self._new_commits(self._recent, durable=True, clients=clients)
+        self._commits.forget(checkpoint, self.positions)
         kept = self.cuts.review()
         self.warnings += [f"rows that no journal brought again are kept in {path}" for path in kept]
 
     def drop_superseded(self, newest: int) -> None:
         """Unlink what was superseded up to that number: every server has it, and a checkpoint what replaced it."""
-        for path in [] if self._lacks_journals() else self.files.superseded(newest):
+        for path in [] if self.journals.are_missing() else self.files.superseded(newest):
             self.disk.unlink(path, self.at)
             self.files.forget([path])
 
@@ -667,8 +454,10 @@ class Directory:
 
     def take_warnings(self) -> list[str]:
         """What a person should know, once."""
-        found = [*self.warnings, *self.rows.warnings, *self.views.warnings]
-        self.warnings, self.rows.warnings, self.views.warnings = [], [], []
+        found: list[str] = []
+        for part in (self, self.journals, self.rows, self.views):
+            found += part.warnings
+            part.warnings = []
         return found
 
     def close(self) -> None:
@@ -683,8 +472,7 @@ class Directory:
     def _close_logs(self) -> None:
         self.held.close()
         self.rows.close()
-        if self._commits >= 0:
-            let_go(self.disk, self._commits)
+        self._commits.close()
 
 
 def _is_session(disk: Disk, at: int) -> bool:
