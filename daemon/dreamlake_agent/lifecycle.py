@@ -20,11 +20,12 @@ from dreamlake.world.disk import REAL_DISK
 from dreamlake.world.registry import Registry
 from dreamlake.world.sockets import ZmqHub, answers
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.loop import Loop, RealWorld
+from dreamlake_agent.loop import Loop
 from dreamlake_agent.observe.log import begin
 from dreamlake_agent.observe.observing import Observing
 from dreamlake_agent.observe.status import Status
 from dreamlake_agent.remembered import Remembered
+from dreamlake_agent.seams import RealWorld
 from dreamlake_agent.settings import Settings
 from dreamlake_agent.systemd import SOCKET_AGAIN, Service
 from dreamlake_agent.uploader import Uploader

@@ -21,7 +21,8 @@ from dreamlake.world.disk import REAL_DISK
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.loop import Job, Loop, RealWorld
+from dreamlake_agent.loop import Loop
+from dreamlake_agent.seams import Job, RealWorld
 
 # So long, by its own clock, an agent is given to apply, cover and let go; then it is stopped, which drains it.
 _LIFE_SECONDS = 4 * (config.CHECKPOINT_QUIET_SECONDS + config.RELEASE_SECONDS)

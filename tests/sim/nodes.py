@@ -23,7 +23,7 @@ from dreamlake.wire.state import LOGS_LOG, data_log
 from dreamlake.world import processes
 from dreamlake.world.disk import CREATE
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.loop import World as LoopWorld
+from dreamlake_agent.seams import World as LoopWorld
 from dreamlake_agent.store.owner import OwnedElsewhere
 from dreamlake_agent.store.takeover import take_over
 from tests.sim import promises

@@ -20,8 +20,8 @@ from dreamlake.conversation import FlushRequest
 from dreamlake.reader.segments import JOURNALS, is_torn
 from dreamlake.world import processes
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.loop import NoUploader, Uploader
-from dreamlake_agent.loop import World as LoopWorld
+from dreamlake_agent.seams import NoUploader, Uploader
+from dreamlake_agent.seams import World as LoopWorld
 from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
 from tests.sim.network import Hub, Line, NetworkFaults, SimNetwork
 from tests.sim.ownership import check_ownership

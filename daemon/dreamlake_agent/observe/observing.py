@@ -13,10 +13,11 @@ from typing import Any
 from dreamlake import config
 from dreamlake.wire import jsons
 from dreamlake_agent.core import events as on
-from dreamlake_agent.loop import Log, Loop
+from dreamlake_agent.loop import Loop
 from dreamlake_agent.observe import exposition, metrics
 from dreamlake_agent.observe.gauge import Gauge
 from dreamlake_agent.observe.scraping import CannotListen, Scraping
+from dreamlake_agent.seams import Log
 from dreamlake_agent.settings import Settings
 
 SETTING = "setting"  # a warning: something that was asked for cannot be had
