@@ -249,10 +249,10 @@ class LinkThread:
                     quiet = config.POLL_AWAITED_SECONDS if came or sent else min(config.POLL_IDLE_SECONDS, quiet * 1.5)
                 else:
                     # Acks can wait. Each time this thread wakes it takes the interpreter from the training for a
-                    # moment, and for much longer when the kernel then takes the processor from this thread.
-                    self._lines.doze(
-                        config.POLL_BUSY_SECONDS if sent >= config.BUSY_BYTES else config.POLL_IDLE_SECONDS
-                    )
+                    # moment, and for much longer when the kernel then takes the processor from this thread. Of many
+                    # sessions, each must have something to say: a message costs agent and client as much as 20 points.
+                    is_busy = sent >= config.BUSY_BYTES * max(1, len(self._board.conversations))
+                    self._lines.doze(config.POLL_BUSY_SECONDS if is_busy else config.POLL_IDLE_SECONDS)
             except Exception:
                 # Ours, not the training's: say it and go on; the journal has everything.
                 log.exception("dreamlake: the link failed; operations stay in the journal")
