@@ -157,7 +157,8 @@ def sections(found: Found) -> Iterable[str]:
     yield ""
     yield (
         "A million, and ten million where a million were written in a minute; of a tracker that does not write them in "
-        "time (a minute, four minutes), as many as it wrote. Dreamlake gives a NumPy array."
+        "time (a minute, four minutes), as many as it wrote; where a reader finds fewer right after the end, both. "
+        "Dreamlake gives a NumPy array."
     )
     yield ""
     yield from table(found, "reading", [*_reads("1000000"), *_reads("10000000")])
@@ -183,9 +184,13 @@ def sections(found: Found) -> Iterable[str]:
     )
 
 
+def _found_of(count: int, wrote: int) -> str:
+    return f"{count:,}" if count >= wrote else f"{count:,} of {wrote:,}"
+
+
 def _reads(points: str) -> list[tuple[str, Cell]]:
     return [
-        ("points", lambda of: f"{of[points]['count']:,}"),
+        ("points", lambda of: _found_of(of[points]["count"], of[points]["wrote"])),
         ("seconds", lambda of: number(of[points]["seconds"])),
         ("µs a point", lambda of: number(of[points]["seconds"] / of[points]["count"] * 1e6)),
     ]

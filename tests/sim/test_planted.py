@@ -28,7 +28,7 @@ from tests.sim.profiles import PLACED, REPLACED, Profile
 from tests.sim.world import World, run
 
 SEEDS_MAX = 2000
-SCENES = 60
+SCENES = 40
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
