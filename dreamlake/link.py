@@ -250,7 +250,7 @@ class LinkThread:
                 else:
                     # Acks can wait. Each time this thread wakes it takes the interpreter from the training for a
                     # moment, and for much longer when the kernel then takes the processor from this thread. Of many
-                    # sessions, each must have something to say: a message costs agent and client as much as 20 points.
+                    # sessions, each must have something to say: a message of a few points costs as much as one of many.
                     is_busy = sent >= config.BUSY_BYTES * max(1, len(self._board.conversations))
                     self._lines.doze(config.POLL_BUSY_SECONDS if is_busy else config.POLL_IDLE_SECONDS)
             except Exception:

@@ -30,7 +30,7 @@ _COPY_CHUNK_BYTES = 8 << 20
 _WRITE_OUT_BYTES = 64 << 10
 # On Linux it begins to write what is dirty, and drops from the cache what is not: of the end only, which is the size of
 # what a log has grown by.
-_WRITE_OUT = getattr(os, "POSIX_FADV_DONTNEED", None) if sys.platform == "linux" else None
+_WRITE_OUT = os.POSIX_FADV_DONTNEED if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)

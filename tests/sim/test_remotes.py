@@ -102,8 +102,10 @@ PLANTED: list[tuple[Plant, Profile]] = [
     (restored_server_believed, FILES_RESTORED),
     (bytes_before_their_history, FILES_RESTORED),
 ]
+# Where looking begins: what few worlds find, one of these finds today.
+BEGIN_AT = {forgotten_unfinished: 56}
 
 
 @pytest.mark.parametrize(("plant", "where"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_planted_bug_is_found(plant: Plant, where: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    find(plant, where, monkeypatch, remotes, begin=56 if plant is forgotten_unfinished else 0)
+    find(plant, where, monkeypatch, remotes, BEGIN_AT.get(plant, 0))

@@ -36,11 +36,7 @@ def sync_files(disk: Disk, paths: Iterable[str], at: int) -> None:
 
 def sync_file(disk: Disk, path: str, at: int) -> None:
     """Make the bytes of a file last. Raises :class:`FileNotFoundError`."""
-    fd = disk.open(path, READ, at)
-    try:
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
+    _sync(disk, disk.open(path, READ, at))
 
 
 def sync_names(disk: Disk, path: str) -> None:
@@ -52,7 +48,11 @@ def sync_names(disk: Disk, path: str) -> None:
             folder = disk.root(path or "/")
         except (PermissionError, FileNotFoundError):
             continue  # not ours to read, so not made by us; or moved away
-        try:
-            disk.fsync(folder)
-        finally:
-            disk.close(folder)
+        _sync(disk, folder)
+
+
+def _sync(disk: Disk, fd: int) -> None:
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)

@@ -146,15 +146,9 @@ class Journals:
             for segment in segments:
                 self._set_aside(segment.path, 0, "is of a client that was applied wholly, as far as is known; it")
         for segment in self.segments.pop(client, []):
-            try:
-                self._disk.unlink(segment.path, self._at)
-            except FileNotFoundError:
-                pass
+            self._unlink(segment.path)
         for mark in (syncing_path(client), marker_path(client)):
-            try:
-                self._disk.unlink(mark, self._at)
-            except FileNotFoundError:
-                pass
+            self._unlink(mark)
         return True
 
     def _clear_torn(self) -> None:
@@ -187,8 +181,12 @@ class Journals:
         found = self._loaded.state.clients.get(name[:32])
         if found is not None and found.state == ops.RUNNING and not name.endswith(UNNAMED):
             self.warnings.append(f"{JOURNALS}/{name}: the journal is gone; what no checkpoint covered of it is lost")
+        self._unlink(f"{JOURNALS}/{name}")
+
+    def _unlink(self, path: str) -> None:
+        """Whoever wrote it may have been quicker."""
         try:
-            self._disk.unlink(f"{JOURNALS}/{name}", self._at)
+            self._disk.unlink(path, self._at)
         except FileNotFoundError:
             pass
 
