@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 
 from tests.services.authority import Authority
@@ -25,11 +26,12 @@ Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 
 
 async def end_the_others() -> None:
-    """Every other task of this loop."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    """Every other task of this loop, and the connections that they leave."""
+    await asyncio.sleep(0)  # a task that is cancelled before it began cleans nothing up
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
     await asyncio.sleep(0)  # the transports that were aborted close their sockets
 
 
@@ -38,35 +40,47 @@ def listening(meet: Connection, context: ssl.SSLContext | None = None) -> Iterat
     """A port whose connections ``meet`` deals with, in a thread of its own until the end."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
+    tasks: set[asyncio.Task[None]] = set()
 
-    async def begin() -> asyncio.Server:
-        async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def met(accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             try:
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    await meet(reader, writer)
+                await meet(reader, writer)
             finally:
-                writer.transport.abort()
+                transport.abort()
 
-        return await asyncio.start_server(met, LOOPBACK, 0, ssl=context)
+    def accept(heard: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is gone again
+            accepted, _ = heard.accept()
+            accepted.setblocking(False)
+            task = loop.create_task(met(accepted))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-    async def end(server: asyncio.Server) -> None:
-        server.close()
+    async def begin(heard: socket.socket) -> None:
+        # Not an asyncio.Server: one that is closed while it accepts leaves that connection open.
+        loop.add_reader(heard, accept, heard)
+
+    async def end(heard: socket.socket) -> None:
+        loop.remove_reader(heard)
         await end_the_others()
 
-    def call(work: Awaitable[asyncio.Server | None]) -> asyncio.Server | None:
-        async def done() -> asyncio.Server | None:
-            return await work
-
-        return asyncio.run_coroutine_threadsafe(done(), loop).result(_CALL_SECONDS)
+    def call(work: Coroutine[object, object, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(_CALL_SECONDS)
 
     thread.start()
     try:
-        server = call(begin())
-        assert server is not None
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            call(end(server))
+        with socket.create_server((LOOPBACK, 0), backlog=100) as heard:
+            heard.setblocking(False)
+            call(begin(heard))
+            try:
+                yield heard.getsockname()[1]
+            finally:
+                call(end(heard))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -87,10 +101,10 @@ async def _joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, po
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait_for(writer.drain(), _CALL_SECONDS)
     finally:
+        there_writer.transport.abort()  # before the wait below, which may be cancelled
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        there_writer.transport.abort()
 
 
 @contextlib.contextmanager
