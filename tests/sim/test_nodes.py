@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dreamlake_agent.core import journals
 from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.core.memory import Memory
 from dreamlake_agent.core.session import Client
 from dreamlake_agent.store import owner, takeover
 from dreamlake_agent.store.owner import Owner
@@ -99,23 +101,23 @@ def nothing_proved(patch: pytest.MonkeyPatch) -> None:
 def foreign_journals_dropped(patch: pytest.MonkeyPatch) -> None:
     """The lock of a journal of another node is free: its writer is gone."""
 
-    def judges(self: Agent, client: Any, journal: Any) -> None:
+    def judges(memory: Memory, client: Any, journal: Any) -> None:
         client.lives = client.locked = journal.locked
 
-    patch.setattr(Agent, "_judge_from_afar", judges)
+    patch.setattr(journals, "judge_from_afar", judges)
 
 
 def zeros_given_up(patch: pytest.MonkeyPatch) -> None:
     """Where bytes of another node's journal were not there yet, nobody looks again."""
     given_up = set[bytes]()
-    exhausted, drained = Agent._exhausted, Client.drained.fget
+    exhausted, drained = journals.exhausted, Client.drained.fget
     assert drained is not None
 
-    def gives_up(self: Agent, session: Any, event: Any) -> Any:
+    def gives_up(memory: Memory, session: Any, event: Any) -> Any:
         client = session.client(event.client)
         if client.foreign and client.applied < client.seen_end:
             given_up.add(event.client)
-        yield from exhausted(self, session, event)
+        yield from exhausted(memory, session, event)
 
     patch.setitem(Agent._SESSION_EVENTS, _event("Exhausted"), gives_up)
     patch.setattr(Client, "drained", property(lambda self: self.id in given_up or drained(self)))

@@ -16,8 +16,10 @@ from dreamlake.reader.owners import last_word
 from dreamlake.wire import messages, window
 from dreamlake.world.disk import CREATE, READ_APPEND
 from dreamlake_agent import loop
+from dreamlake_agent.core import directories, replies
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core.agent import Agent
+from dreamlake_agent.core.memory import Memory
 from dreamlake_agent.store import directory, rows
 from dreamlake_agent.store.cut import CutFolder
 from dreamlake_agent.store.directory import Directory
@@ -50,13 +52,13 @@ def no_owner(patch: pytest.MonkeyPatch) -> None:
 
 def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
     """What is applied in memory is acked at once."""
-    applied = Agent._applied
+    applied = directories.applied
 
-    def acks(self: Agent, session: Any, event: Any) -> Any:
-        yield from applied(self, session, event)
+    def acks(memory: Memory, session: Any, event: Any) -> Any:
+        yield from applied(memory, session, event)
         client = session.clients.get(event.client)
         if client is not None and client.peer is not None:
-            numbers = (client.applied, client.covered, self._credit())
+            numbers = (client.applied, client.covered, replies.credit(memory))
             yield do.Send(client.peer, ("ack", client.id, *numbers, dict(client.placed), []))
 
     patch.setitem(Agent._SESSION_EVENTS, directory_event("AppliedRun"), acks)
@@ -90,15 +92,15 @@ def client_id_used_again(patch: pytest.MonkeyPatch) -> None:
 def old_journal_after_new_operations(patch: pytest.MonkeyPatch) -> None:
     """Recovery leaves the journals for later: a client's new operations are applied before its old ones."""
 
-    def recover_on(self: Agent, session: Any) -> Any:
+    def recover_on(memory: Memory, session: Any) -> Any:
         session.recovery = []
-        yield from on(self, session)
+        yield from on(memory, session)
 
     def judge(have: int, start: int, end: int) -> str:
         return window.CONTINUES if end > have else window.DUPLICATE
 
-    on = Agent._recover_on
-    patch.setattr(Agent, "_recover_on", recover_on)
+    on = directories.recover_on
+    patch.setattr(directories, "recover_on", recover_on)
     patch.setattr(window, "judge", judge)
     _skip_the_checksum(patch)
 
@@ -120,9 +122,9 @@ def _skip_the_checksum(patch: pytest.MonkeyPatch) -> None:
     """The running checksum would catch it first; that it does is a defence of its own."""
     data = Agent._SAID["data"]
 
-    def believes(self: Agent, session: Any, client: Any, event: Any, start: int, before: int, after: int) -> Any:
+    def believes(memory: Memory, session: Any, client: Any, event: Any, start: int, before: int, after: int) -> Any:
         client.running = before
-        yield from data(self, session, client, event, start, before, after)
+        yield from data(memory, session, client, event, start, before, after)
 
     patch.setitem(Agent._SAID, "data", believes)
 

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,3 +234,5 @@ Effect = (
     | Report
     | Exit
 )
+
+Effects = Iterator[Effect]
