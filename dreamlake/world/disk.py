@@ -111,15 +111,15 @@ class RealDisk:
 
     def _parent(self, parts: list[str], at: int) -> int:
         # One openat per component: the only portable way to refuse a symbolic link in the middle of a path.
-        fd = os.dup(at)
-        try:
-            for part in parts:
-                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS, dir_fd=fd)
+        if not parts:
+            return os.dup(at)
+        fd = _folder(parts[0], at)
+        for part in parts[1:]:
+            try:
+                inner = _folder(part, fd)
+            finally:
                 os.close(fd)
-                fd = inner
-        except BaseException:
-            os.close(fd)
-            raise
+            fd = inner
         return fd
 
     def open(self, path: str, flags: int, at: int) -> int:
@@ -180,7 +180,7 @@ class RealDisk:
                     os.mkdir(part, 0o777, dir_fd=fd)
                 except FileExistsError:
                     pass
-                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS, dir_fd=fd)
+                inner = _folder(part, fd)
                 os.close(fd)
                 fd = inner
         finally:
@@ -240,6 +240,10 @@ class RealDisk:
     def copy(self, source: int, target: int) -> int:
         """Copy an open file into an empty one, disk to disk; returns the bytes copied."""
         return clone(source, target)
+
+
+def _folder(name: str, at: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | _SYSTEM_NAMESPACE_FLAGS, dir_fd=at)
 
 
 def _to_stat(found: os.stat_result) -> Stat:

@@ -120,6 +120,22 @@ def test_a_spooled_journal_is_covered_sooner_and_a_durable_flush_waits_for_that(
         assert works in core.handle(flush, late - 0.3, 0)
 
 
+def test_of_very_many_sessions_a_quiet_one_waits_longer_for_its_checkpoint() -> None:
+    """A client with many of them comes to each every few seconds: none is quiet, and each message cost a checkpoint."""
+    writes = do.WriteCheckpoint(KEY, tracks=True)
+    for others, quiet in ((0, config.CHECKPOINT_QUIET_SECONDS), (5 * config.SESSIONS_A_SECOND, 5.0)):
+        core = live(on.JournalSeen(FIRST, 0, True))
+        for number in range(others):
+            core.handle(on.Remembered((3, number), f"/other/{number}"), 10, 0)
+        session = core.sessions[KEY]
+        core.handle(on.AppliedRun(KEY, FIRST, 100, 7, 1, {}, {}, "running"), 10, 0)
+        core.handle(on.Committed(KEY, session.applies), 10, 0)
+        session.viewed = session.commits
+        assert writes not in core.handle(on.Tick(), 9.9 + quiet, 0)
+        core.handle(on.Synced(KEY), 9.9 + quiet, 0)
+        assert writes in core.handle(on.Tick(), 10.1 + quiet, 0)
+
+
 def test_a_journal_that_could_not_be_seen_for_a_while_goes_on_where_it_was_applied_to() -> None:
     """It was applied from its beginning once more: its client had been forgotten, and its position had not."""
     first = on.JournalSeen(FIRST, 0, True)

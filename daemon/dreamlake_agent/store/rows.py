@@ -61,7 +61,12 @@ class Rows:
         logs = list(rows)
         for first in range(0, len(logs), self._opened.most):
             some = logs[first : first + self._opened.most]
+            if not self._opened.has_room(len(some)):
+                self._opened.used(self._let_go, (log for log in some if log in self._fds))
             opened = [self._open(log) for log in some]
+            self._prove()
+            self.dirty.update(some)
+            self._grown.update(some)
             for log, (fd, found) in zip(some, opened, strict=True):
                 self._add(log, fd, found, rows[log])
 
@@ -77,18 +82,15 @@ class Rows:
 
     def append(self, log: str, data: bytes) -> None:
         """Add whole lines to a log. After an :class:`OSError` the directory must be recovered."""
-        self._add(log, *self._open(log), data)
+        self.extend({log: data})
 
     def _open(self, log: str) -> tuple[int, _Log]:
-        found = self._logs.get(log)
+        found, fd = self._logs.get(log), self._fds.get(log)
         if found is None:
             found = self._logs[log] = _Log(0, 0)
-        return self._descriptor(log, found), found
+        return self._descriptor(log, found) if fd is None else fd, found
 
     def _add(self, log: str, fd: int, found: _Log, data: bytes) -> None:
-        self._prove()
-        self.dirty.add(log)
-        self._grown.add(log)
         if found.unverified and not self._agrees(fd, found, data):
             self._cut(log, fd, found)
         if not found.unverified:
@@ -111,7 +113,6 @@ class Rows:
     def _descriptor(self, log: str, found: _Log) -> int:
         fd = self._fds.get(log)
         if fd is not None:
-            self._opened.used(self._let_go, log)
             return fd
         try:
             fd = self._disk.open(log, READ_APPEND | CREATE, self._at)
