@@ -113,6 +113,23 @@ def sections(found: Found) -> Iterable[str]:
         ],  # type: ignore[misc]
     )
     yield ""
+    yield "### Many series"
+    yield ""
+    yield (
+        "Microseconds of processor time for a point, of all processes: one scalar a call at full speed, in turn "
+        "through so many series of one run. Dreamlake's are tracks; the limits, but ZeroMQ, have a file for each. "
+        "Empty where a first point in each takes longer than 30 s."
+    )
+    yield ""
+    yield from table(
+        found,
+        "series",
+        [
+            (f"{count:,} series", lambda of, c=str(count): number(of[c]["cpu"]))  # type: ignore[misc]
+            for count in (1, 1_000, 10_000)
+        ],
+    )
+    yield ""
     yield from _growth(found)
     yield "### Returned calls that nobody finds again"
     yield ""

@@ -42,6 +42,7 @@ RANKS, RANK_RATE = 8, 100.0
 LEFT_SECONDS = 20.0  # a helper that is still there so long after its script is ended
 PROCESSES = (1, 4, 8)
 OPENINGS = 5
+SERIES, SERIES_SECONDS = (1, 1_000, 10_000), 4.0
 READ_POINTS = {1_000_000: 60.0, 10_000_000: 240.0}  # and the seconds in which they must be written
 KILLED_RATE_SECONDS = 4.0
 AT_ONCE = 4  # trainings to be killed, which take no measure of time
@@ -148,6 +149,19 @@ def _until_ready(process: subprocess.Popen[str]) -> None:
 def _size(folder: Path) -> int:
     """Bytes of the disk that all files below a folder take."""
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+
+
+def series(tracker: Tracker) -> dict[str, Any]:
+    """Processor time of all processes for a point, in turn through so many series."""
+    found: dict[str, Any] = {}
+    for count in SERIES:
+        folder, each = str(tracker.folder(f"series{count}")), {"count": count, "seconds": SERIES_SECONDS}
+        did, used = tracker.alone("series", folder=folder, run="many", most=FULL_CALLS, **each)
+        if not did["calls"]:
+            break
+        _did, nothing = tracker.alone("series", folder=folder, run="nothing", most=0, **each)
+        found[str(count)] = {"calls": did["calls"], "cpu": (used["cpu"] - nothing["cpu"]) / did["calls"] * 1e6}
+    return found
 
 
 def opening(tracker: Tracker) -> dict[str, Any]:
@@ -302,7 +316,7 @@ def grown(given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-MEASURES = ("calls", "committed", "opening", "kills", "reading", "files", "training")
+MEASURES = ("calls", "committed", "series", "opening", "kills", "reading", "files", "training")
 
 
 def main(arguments: list[str]) -> int:
@@ -350,6 +364,7 @@ def main(arguments: list[str]) -> int:
 _MEASURES = {
     "calls": calls,
     "committed": committed,
+    "series": series,
     "opening": opening,
     "reading": reading,
     "files": files,

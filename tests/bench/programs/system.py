@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from array import array
+from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
 from time import perf_counter_ns as clock
@@ -22,6 +24,7 @@ TOP = str(Path(__file__).resolve().parents[3])
 sys.path[0] = TOP  # not this folder, whose files are called as others' modules are
 PIECE = 1 << 20
 WARM = 50  # calls before the first that counts
+FIRST_SECONDS = 30.0
 
 
 def resident() -> int:
@@ -83,6 +86,31 @@ def calls(name: str, folder: str, run: str, rate: float, seconds: float, most: i
         "closed": closed,
         **quantiles(times),
     }
+
+
+def series(name: str, folder: str, run: str, count: int, seconds: float, most: int) -> Any:
+    """Log scalars into so many series in turn, at full speed and for so long, after a first one into each. No calls
+    where these alone take longer than ``FIRST_SECONDS``."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a file for each series takes more than most shells allow
+    opened = system(name).Run(folder, run)
+    log_to = getattr(opened, "log_to", None) or (lambda each, value, step: opened.log_all({each: value}, step))
+    names = [f"series{number}" for number in range(count)]
+    step, end = 0, time.monotonic() + FIRST_SECONDS
+    for each in names:
+        log_to(each, 0.5, step)
+        step += 1
+        if time.monotonic() > end:
+            most = 0
+            break
+    first, end = step, time.monotonic() + seconds
+    for each in islice(cycle(names), most):
+        log_to(each, step / 7, step)
+        step += 1
+        if time.monotonic() > end:
+            break
+    opened.close()
+    return {"calls": step - first}
 
 
 def opening(name: str, folder: str, run: str) -> Any:
@@ -235,6 +263,6 @@ def end(name: str, folder: str) -> Any:
 
 
 if __name__ == "__main__":
-    what = {each.__name__: each for each in (calls, opening, until_killed, training, read, files, end)}
+    what = {each.__name__: each for each in (calls, series, opening, until_killed, training, read, files, end)}
     found = what[sys.argv[2]](sys.argv[1], **json.loads(sys.argv[3]))
     print("\n" + json.dumps(found), flush=True)

@@ -21,12 +21,19 @@ class Run:
             os.environ["RANK"] = str(rank)
         self._session = Session(name, "bench", local_path=folder).open()
         self._track = self._session.track("loss")
+        self._tracks: dict[str, Any] = {}
 
     def log(self, value: float, step: int) -> None:
         self._track.append(value=value, step=step)
 
     def log_all(self, values: dict[str, float], step: int) -> None:
         self._track.append(**values, step=step)
+
+    def log_to(self, series: str, value: float, step: int) -> None:
+        track = self._tracks.get(series)
+        if track is None:
+            track = self._tracks[series] = self._session.track(series)
+        track.append(value=value, step=step)
 
     def upload(self, path: str) -> None:
         self._session.files().upload(path, path="/files")

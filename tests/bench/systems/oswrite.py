@@ -11,17 +11,29 @@ RECORD = b"x" * 75
 
 class Run:
     def __init__(self, folder: str, name: str, rank: int | None = None) -> None:
-        where = os.path.join(folder, name if rank is None else f"{name}-{rank}")
-        self._fd = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._where = os.path.join(folder, name if rank is None else f"{name}-{rank}")
+        self._fd = _open(self._where)
+        self._series: dict[str, int] = {}
 
     def log(self, value: float, step: int) -> None:
         os.write(self._fd, RECORD)
+
+    def log_to(self, series: str, value: float, step: int) -> None:
+        fd = self._series.get(series)
+        if fd is None:
+            fd = self._series[series] = _open(f"{self._where}-{series}")
+        os.write(fd, RECORD)
 
     def flush(self) -> None:
         pass
 
     def close(self) -> None:
-        os.close(self._fd)
+        for fd in (self._fd, *self._series.values()):
+            os.close(fd)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def read(folder: str, name: str) -> Any:

@@ -36,6 +36,9 @@ class Run:
     def log(self, value: float, step: int) -> None:
         self._socket.send(orjson.dumps({"index": step, "data": {"value": value, "step": step}}))
 
+    def log_to(self, series: str, value: float, step: int) -> None:
+        self._socket.send(orjson.dumps({"series": series, "index": step, "data": {"value": value, "step": step}}))
+
     def flush(self) -> None:
         if self._other.is_alive():
             self._socket.send(b"")
