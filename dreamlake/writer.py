@@ -18,21 +18,21 @@ from typing import Any, Protocol
 
 from dreamlake import __version__, config
 from dreamlake.afar import Afar
+from dreamlake.captures import Captures
 from dreamlake.conversation import Conversation, FlushRequest
 from dreamlake.errors import AgentUnavailable, JournalLost
 from dreamlake.journal import Journal, JournalFull
 from dreamlake.link import LinkThread
 from dreamlake.reader.spools import binding
-from dreamlake.reader.superseded import INCOMING, bytes_of, superseded
+from dreamlake.reader.superseded import INCOMING
 from dreamlake.spool import Spool
 from dreamlake.wire import capabilities, codec, jsons, ops
 from dreamlake.world import processes
-from dreamlake.world.disk import READ, REAL_DISK, Disk, Stat, folders_above, path_of, sync_folder
+from dreamlake.world.disk import REAL_DISK, Disk, Stat, path_of
 
 log = logging.getLogger("dreamlake")
 
 FOLDERS = (".dreamlake/journals", INCOMING)
-_MOVES_MAX = 5  # of one captured file while it is fsynced
 _no_spool_said: set[str] = set()
 _CARRY_TRIES = 10  # to read a removed journal, a second each; then what could not be read counts as lost
 
@@ -133,8 +133,7 @@ class Writer:
         self._given = given
         self._key = key  # {url, user, token}: said to the agent, and written nowhere
         self.ordinals: dict[str, int] = {}
-        # (end of its operation, in incoming/, in its place) of files captured, not fsynced by us and not yet covered
-        self.captured: list[tuple[int, str, str]] = []
+        self._captures = Captures(self._disk)
         self._warned = self._abandoned = False
         self._sync_lock = threading.RLock()
         self._carry_tries = 0
@@ -328,14 +327,15 @@ class Writer:
         Raises :class:`OSError` when the disk cannot say so."""
         with self._sync_lock:  # the link does so as well, for an owner on another node
             with self.journal.lock:
-                captured, self.captured = self.captured, []
+                captures = self._captures.take()
             try:
-                for each in captured:
-                    self._sync_file(each)
+                for each in captures:
+                    self._captures.sync(each, self.at)
                 self.journal.sync()
                 self._sync_names()
             except OSError:
-                self.captured += captured
+                with self.journal.lock:
+                    self._captures.give_back(captures)
                 raise
 
     def _sync_names(self) -> None:
@@ -353,34 +353,7 @@ class Writer:
     def remember_capture(self, end: int, incoming: str, place: str) -> None:
         """A file was captured: ``sync`` stands for its bytes too, until a checkpoint does."""
         with self.journal.lock:
-            self.captured = [each for each in self.captured if each[0] > self.journal.covered]
-            self.captured.append((end, incoming, place))
-
-    def _sync_file(self, captured: tuple[int, str, str]) -> None:
-        """Wherever the agent has put it meanwhile; when it moves while we look, look again."""
-        _end, incoming, place = captured
-        version = incoming.rpartition("/")[2].partition("-")[2]
-        for _ in range(_MOVES_MAX):
-            kept = bytes_of(version, place, superseded(self._disk, self.at))
-            for path in (incoming, kept or place):
-                if self._fsync(path):
-                    break
-            if path == incoming or kept == bytes_of(version, place, superseded(self._disk, self.at)):
-                return
-
-    def _fsync(self, path: str) -> bool:
-        """A file and its name, whose folders the agent may just have made; False when it is not there."""
-        try:
-            fd = self._disk.open(path, READ, self.at)
-        except FileNotFoundError:
-            return False
-        try:
-            self._disk.fsync(fd)
-        finally:
-            self._disk.close(fd)
-        for folder in folders_above(path):
-            sync_folder(self._disk, folder, self.at)
-        return True
+            self._captures.add((end, incoming, place), self.journal.covered)
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -488,7 +461,7 @@ class Writer:
             old, at, conversation = self.journal, self.at, self.conversation
             data = self._uncarried(old, conversation.sender.acked)
             self._begin()
-            self.captured = []
+            self._captures.take()  # they went with the directory
             lost_files: set[str] = set()
             for op in codec.operations(data):
                 if op is not None and op[0] != ops.OPEN and not self._went_along(op, lost_files):

@@ -23,7 +23,7 @@ from dreamlake.world.sockets import Hub
 from dreamlake_agent.core import effects as do
 from dreamlake_agent.core import events as on
 from dreamlake_agent.core.agent import Agent
-from dreamlake_agent.seams import Log, Memory, NoMemory, NoUploader, Uploader, Workers, World
+from dreamlake_agent.seams import Log, NoReminders, NoUploader, Reminders, Uploader, Workers, World
 from dreamlake_agent.store import files
 from dreamlake_agent.store.directory import Directory, Unseen
 from dreamlake_agent.store.opened import Opened
@@ -45,7 +45,7 @@ class Loop:
         world: World,
         who: dict[str, Any],
         log: Log,
-        memory: Memory | None = None,
+        reminders: Reminders | None = None,
         uploader: Uploader | None = None,
         descriptors: int | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class Loop:
         # what an owner's file says of us: host, boot, ns, pid, start, endpoint, version
         self.who = who
         self.log = log
-        self.memory = memory or NoMemory()
+        self.reminders = reminders or NoReminders()
         self.uploader = uploader or NoUploader()
         self.directories: dict[on.Key, Directory] = {}
         self._descriptors = descriptors
@@ -193,7 +193,7 @@ class Loop:
         self._paths[key] = effect.path
         self.opened.bound(self._logs_max())
         try:
-            self.memory.add(effect.path)
+            self.reminders.add(effect.path)
         except OSError as error:
             self.log("warning", f"cannot remember {effect.path} for the next agent: {error}", path=effect.path)
         for warning in directory.take_warnings():
@@ -393,7 +393,7 @@ class Loop:
         self.opened.bound(self._logs_max())
         path = self._paths.pop(effect.key)
         if directory.is_settled() and not effect.keep:
-            self.memory.drop(path)
+            self.reminders.drop(path)
         if self._working.get(effect.key) is directory:
             self._letting_go.add(effect.key)
         else:
@@ -428,7 +428,7 @@ class Loop:
         finally:
             self.disk.close(at)
         if not waiting:
-            self.memory.drop(effect.path)
+            self.reminders.drop(effect.path)
 
     def _note(self, effect: do.Note) -> None:
         self.log(effect.level, effect.text, **effect.about)

@@ -37,7 +37,7 @@ class World(Protocol):
     def verdict(self, who: dict[str, Any]) -> str: ...
 
 
-class Memory(Protocol):
+class Reminders(Protocol):
     """Which directories the next agent should look at (:class:`dreamlake.world.registry.Registry`)."""
 
     def add(self, path: str) -> None: ...
@@ -71,7 +71,7 @@ class NoUploader:
         pass
 
 
-class NoMemory:
+class NoReminders:
     def add(self, path: str) -> None:
         pass
 

@@ -30,7 +30,7 @@ from tests.sim import promises
 from tests.sim.disk import Died, SimDisk, SimProcess
 from tests.sim.epochs import Epochs
 from tests.sim.network import Hub, Line
-from tests.sim.parties import AgentProcess, Memory, Party
+from tests.sim.parties import AgentProcess, Party, Reminders
 from tests.sim.places import Place
 from tests.sim.platter import Folder, Inode
 from tests.sim.profiles import NODES, Profile, changed
@@ -75,7 +75,7 @@ class NodesWorld(World):
         super().__init__(seed, profile or profile_of(seed))
         self.names = [f"n{number}" for number in range(1, self.chance.choice((2, 2, 3, 4)) + 1)]
         self._homes = list(self.names)  # one on each node
-        self._memories = {home: Memory() for home in self._homes}
+        self._reminders = {home: Reminders() for home in self._homes}
         self.never = {name for name in self.names[1:] if self.chance.random() < 0.25}  # no agent may start there
         self.skews = {
             name: int(self.chance.choice((0, 1, 1, 60)) * self.chance.uniform(-50, 50) * 1e9) for name in self.names

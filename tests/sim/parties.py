@@ -65,7 +65,7 @@ class Workers:
         self.jobs.clear()
 
 
-class Memory:
+class Reminders:
     """As the registry in the state folder: paths of the directories that the next agent at a home looks at."""
 
     def __init__(self) -> None:
@@ -81,17 +81,17 @@ class Memory:
 class AgentProcess(Party):
     """An agent."""
 
-    def __init__(self, world: World, pid: int, home: str, memory: Memory) -> None:
+    def __init__(self, world: World, pid: int, home: str, reminders: Reminders) -> None:
         super().__init__(world, pid, f"a{pid}", home)
-        self.memory = memory
+        self.reminders = reminders
         self.who = {**self.who, "endpoint": world.endpoint_of(home), "version": "sim"}
         self.hub = world.listen(home)
         self.workers = Workers()
         self.core = world.core()
         self.uploader = world.uploader()
-        seams = (self.disk, self.hub, self.workers, world.seen_from(pid), self.who, self._log, memory, self.uploader)
+        seams = (self.disk, self.hub, self.workers, world.seen_from(pid), self.who, self._log, reminders, self.uploader)
         self.loop = Loop(self.core, *seams)
-        self._remember = sorted(memory.paths)
+        self._remember = sorted(reminders.paths)
 
     def _log(self, level: str, text: str, **_about: str) -> None:
         self.world.note(f"{self.name} {level}: {text}")
@@ -110,7 +110,7 @@ class AgentProcess(Party):
         try:
             at = self.disk.root(path)
         except OSError:
-            self.memory.drop(path)
+            self.reminders.drop(path)
             return
         found = self.disk.fstat(at)
         self.disk.close(at)

@@ -287,7 +287,7 @@ class RemoteWorld(UploadWorld):
         """Nobody opens anything any more: agents go on by what they know, and by what their registry does."""
         self._calm, self.disk.faults, self.network.faults = True, Faults(), NetworkFaults()
         self.disk.capacity_bytes = None
-        known = {path for memory in self._memories.values() for path in memory.paths}
+        known = {path for reminders in self._reminders.values() for path in reminders.paths}
         known.update(session.path for agent in self.agents for session in agent.core.sessions.values())
         for client in self.clients:
             self.disk.kill(client.pid)
@@ -357,7 +357,7 @@ class RemoteWorld(UploadWorld):
             raise Violation(f"the bytes of {lacking} were never sent")
         if told:
             raise Violation("all of it is on the server, and its agent has not done with it")
-        if len(self._homes) == 1 and any(place.path in memory.paths for memory in self._memories.values()):
+        if len(self._homes) == 1 and any(place.path in each.paths for each in self._reminders.values()):
             raise Violation("all of it is on the server, and the next agent is to look at it")
         kept = [path for path in tree if path.startswith(".dreamlake/superseded/")]
         if kept and kept_all and place.path not in self._let_go:

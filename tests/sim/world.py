@@ -25,7 +25,7 @@ from dreamlake_agent.seams import World as LoopWorld
 from tests.sim.disk import USER, Died, Faults, SimDisk, SimProcess
 from tests.sim.network import Hub, Line, NetworkFaults, SimNetwork
 from tests.sim.ownership import check_ownership
-from tests.sim.parties import AgentProcess, Memory, Party
+from tests.sim.parties import AgentProcess, Party, Reminders
 from tests.sim.places import SPOOL, Place, place_of
 from tests.sim.profiles import Profile, limits, profile_of
 from tests.sim.promises import Call, Violation
@@ -66,7 +66,7 @@ class World:
         self._paths = PATHS[: self.profile.sessions]
         self._copies = self._edits = 0
         self._homes = [f"ipc://{name}" for name in "abc"[: self.profile.homes]]
-        self._memories = {home: Memory() for home in self._homes}
+        self._reminders = {home: Reminders() for home in self._homes}
         self.disk = self.make_disk()
         self.network = SimNetwork(self.chance, self.profile.network)
         self.disk.mkdirs("/runs/w")
@@ -180,7 +180,7 @@ class World:
         if self.agent_at(home) is None:
             pid = self._next_pid()
             self.note(f"agent a{pid} starts at {home}")
-            self.agents.append(AgentProcess(self, pid, home, self._memories[home]))
+            self.agents.append(AgentProcess(self, pid, home, self._reminders[home]))
 
     def note(self, text: str) -> None:
         self.events.append(f"{self.now:.3f} {text}")
