@@ -33,8 +33,8 @@ def bare(place: Place, seconds: float) -> list[dict[str, Any]]:
     return [result_of(each) for each in started][:PROCESSES]
 
 
-def appends(place: Place, name: str, seconds: float) -> list[subprocess.Popen[str]]:
-    return place.together("flood.py", [(place.folder, name, seconds, "append")] * PROCESSES)
+def appends(place: Place, name: str, seconds: float, how: str = "append") -> list[subprocess.Popen[str]]:
+    return place.together("flood.py", [(place.folder, name, seconds, how)] * PROCESSES)
 
 
 def _rows(place: Place, name: str) -> int:
@@ -74,6 +74,21 @@ def measure(place: Place, report: Report, quick: bool) -> None:
     clients = sum(run["cpu"] for run in runs)
     report.add("clients, processor time for a point", clients / calls * 1e6, "µs", note="the bench's own loop included")
     report.add("agent, peak memory", memory_peak(place.agent_pid()) / MIB, "MiB", 250)
+    place.stop_agent()
+    _batches(place, report, seconds)
+
+
+def _batches(place: Place, report: Report, seconds: float) -> None:
+    place.start_agent()
+    before = cpu_seconds(place.agent_pid())
+    runs = [result_of(each) for each in appends(place, "batches", seconds, "batch")]
+    used = cpu_seconds(place.agent_pid()) - before
+    points = sum(run["calls"] for run in runs)
+    took = max(run["committed"] for run in runs) - min(run["began"] for run in runs)
+    report.section("flood in batches", f"{PROCESSES} processes into one session, append_batch of 1,000")
+    report.add("points per second until all is committed", points / took, "/s", 600_000, at_least=True)
+    report.add("points there, of 100 given", 100 * _rows(place, "batches") / points, "", 100, at_least=True)
+    report.add("agent, processor time for a point", used / points * 1e6, "µs", later="0.65 µs in a trial")
     place.stop_agent()
 
 

@@ -1,6 +1,7 @@
 """One of several processes that write as fast as they can; says `ready`, begins at a line on standard input.
 
-flood.py FOLDER NAME SECONDS HOW   HOW is `append` (into the session NAME) or `write` (a bare `os.write` loop) or `spin`
+flood.py FOLDER NAME SECONDS HOW   HOW is `append` (into the session NAME), `batch` (the same, `BATCH` points a call),
+`write` (a bare `os.write` loop) or `spin`
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from time import perf_counter_ns as clock
 from typing import Any
 
 SLOW = 1_000_000  # nanoseconds: calls from here on are told one by one
+BATCH = 1_000  # points
 EVERY = 200  # calls between two looks at what the kernel says
 
 
@@ -59,14 +61,23 @@ def wait_for_go() -> None:
 
 
 def main(folder: str, name: str, seconds: float, how: str) -> None:
-    if how == "append":
+    if how in ("append", "batch"):
         from dreamlake import AgentUnavailable, Session
 
         session = Session(name, "bench", local_path=folder).open()
         track = session.track("loss")
         wait_for_go()
         before = sum(os.times()[:2])
-        found = flat_out(seconds, lambda step: track.append(value=step / 7, step=step))
+        if how == "append":
+            found = flat_out(seconds, lambda step: track.append(value=step / 7, step=step))
+        else:
+            found = flat_out(
+                seconds,
+                lambda step: track.append_batch(
+                    [{"value": at / 7, "step": at} for at in range(step * BATCH, (step + 1) * BATCH)]
+                ),
+            )
+            found["calls"] *= BATCH
         for _ in range(10):
             try:
                 session.flush()
