@@ -175,7 +175,7 @@ def sections(found: Found) -> Iterable[str]:
     yield (
         "A million, and ten million where a million were written in a minute; of a tracker that does not write them in "
         "time (a minute, four minutes), as many as it wrote; where a reader finds fewer right after the end, both. "
-        "Dreamlake gives a NumPy array."
+        "Dreamlake gives a NumPy array. One that died did so while it wrote."
     )
     yield ""
     yield from table(found, "reading", [*_reads("1000000"), *_reads("10000000")])
@@ -207,7 +207,10 @@ def _found_of(count: int, wrote: int) -> str:
 
 def _reads(points: str) -> list[tuple[str, Cell]]:
     return [
-        ("points", lambda of: _found_of(of[points]["count"], of[points]["wrote"])),
+        (
+            "points",
+            lambda of: "it died" if "died" in of[points] else _found_of(of[points]["count"], of[points]["wrote"]),
+        ),
         ("seconds", lambda of: number(of[points]["seconds"])),
         ("µs a point", lambda of: number(of[points]["seconds"] / of[points]["count"] * 1e6)),
     ]

@@ -50,6 +50,10 @@ TRAINING = {"steps": 10, "rounds": 20, "values": 100}
 STEADY = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
+class Died(RuntimeError):
+    """A program did not come to its end."""
+
+
 class Tracker:
     """One system in one place."""
 
@@ -95,7 +99,7 @@ class Tracker:
 def _found(process: subprocess.Popen[str], say: str = "") -> list[dict[str, Any]]:
     out, complaints = process.communicate(say, timeout=600)
     if process.returncode != 0:
-        raise RuntimeError(f"{process.args}: {complaints[-3000:]}")
+        raise Died(f"{process.args} ended with {process.returncode}: {complaints[-3000:]}")
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
@@ -214,7 +218,7 @@ def _killed(tracker: Tracker, whom: str, after: float) -> dict[str, Any] | None:
         if whom == "helper":
             try:
                 raised = sum(_found(process)[-1]["raised"].values())
-            except RuntimeError:
+            except Died:
                 raised = 1  # the script died of it
         else:
             process.send_signal(signal.SIGKILL)
@@ -284,7 +288,12 @@ def reading(tracker: Tracker) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for points, seconds in READ_POINTS.items():
         folder = str(tracker.folder(f"reading{points}"))
-        wrote = tracker.run("calls", folder=folder, run="many", rate=0, seconds=seconds, most=points)["calls"]
+        try:
+            wrote = tracker.run("calls", folder=folder, run="many", rate=0, seconds=seconds, most=points)["calls"]
+        except Died as died:  # such as for want of memory
+            print(f"{tracker.name}: {points:,} points: {died}")
+            found[str(points)] = {"died": True}
+            break
         reads = [tracker.run("read", folder=folder, run="many") for _ in range(3)]
         least = min(each["seconds"] for each in reads)
         found[str(points)] = {"count": reads[0]["count"], "wrote": wrote, "seconds": least}

@@ -60,12 +60,8 @@ def calls(name: str, folder: str, run: str, rate: float, seconds: float, most: i
     period = int(1e9 / rate) if rate else 0
     tick = clock()
     while clock() < end and step < WARM + most:
-        if period:
-            left = tick - clock()
-            if left > 2_000_000:
-                time.sleep((left - 1_000_000) / 1e9)
-            while clock() < tick:
-                pass
+        if period and (left := tick - clock()) > 0:
+            time.sleep(left / 1e9)  # not a loop of Python's, which keeps the interpreter's lock from every other thread
         value = step / 7
         before = clock()
         log(value, step)
@@ -181,8 +177,8 @@ def training(name: str, folder: str, run: str, steps: int, rounds: int, values: 
             off = hidden @ layers[1] - targets
             loss = float((off * off).mean())
             back = (off @ layers[1].T) * (hidden > 0)
-            layers[1] -= 1e-4 * (hidden.T @ off)
-            layers[0] -= 1e-4 * (batch.T @ back)
+            layers[1] -= 1e-6 * (hidden.T @ off)
+            layers[0] -= 1e-6 * (batch.T @ back)
             if how == "with":
                 given = {f"value{number}": loss * number for number in range(values)}
                 called = perf_counter()
