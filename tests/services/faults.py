@@ -24,7 +24,7 @@ from collections.abc import Coroutine, Iterator
 from random import Random
 
 from tests.services import ports
-from tests.services.gateway import end_the_others
+from tests.services.gateway import accept, end_the_others
 
 CLEAR, RESET, CUT, STALL, SLOW, REFUSE = "clear", "reset", "cut", "stall", "slow", "refuse"
 FAULTS = (RESET, CUT, STALL, SLOW, REFUSE)
@@ -90,8 +90,7 @@ class Faults:
         elif self._listening is None:
             self._listening = socket.create_server((ports.LOOPBACK, self._port), backlog=100)
             self._listening.setblocking(False)
-            # Not an asyncio.Server: one that is closed while it accepts leaves that connection open.
-            self._loop.add_reader(self._listening, self._accept, self._listening)
+            self._loop.add_reader(self._listening, accept, self._listening, self._loop, self._tasks, self._meet)
 
     def _close(self) -> None:
         if self._listening is not None:
@@ -102,17 +101,6 @@ class Faults:
     async def _end(self) -> None:
         self._close()
         await end_the_others()
-
-    def _accept(self, listening: socket.socket) -> None:
-        try:
-            accepted, _ = listening.accept()
-        except OSError:  # it is gone again
-            return
-        accepted.setblocking(False)
-        task = self._loop.create_task(self._meet(accepted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _task: accepted.close())  # also when it was cancelled before it began
 
     async def _meet(self, accepted: socket.socket) -> None:
         writers: list[asyncio.StreamWriter] = []
@@ -137,6 +125,7 @@ class Faults:
             self._writers -= {*writers}
             for each in writers:
                 each.transport.abort()
+            accepted.close()
 
     async def _flush(self, writers: list[asyncio.StreamWriter]) -> None:
         for each in writers:

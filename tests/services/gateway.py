@@ -25,6 +25,24 @@ _CALL_SECONDS = 20
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+def accept(
+    heard: socket.socket,
+    loop: asyncio.AbstractEventLoop,
+    tasks: set[asyncio.Task[None]],
+    met: Callable[[socket.socket], Coroutine[object, object, None]],
+) -> None:
+    """What a loop does when somebody comes to ``heard``: take the connection; ``met`` deals with it and closes it.
+
+    In place of an asyncio.Server: one that is closed while it accepts leaves that connection open.
+    """
+    with contextlib.suppress(OSError):  # it is gone again
+        accepted, _ = heard.accept()
+        accepted.setblocking(False)
+        task = loop.create_task(met(accepted))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
 async def end_the_others() -> None:
     """Every other task of this loop, and the connections that they leave."""
     await asyncio.sleep(0)  # a task that is cancelled before it began cleans nothing up
@@ -53,34 +71,19 @@ def listening(meet: Connection, context: ssl.SSLContext | None = None) -> Iterat
             finally:
                 transport.abort()
 
-    def accept(heard: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it is gone again
-            accepted, _ = heard.accept()
-            accepted.setblocking(False)
-            task = loop.create_task(met(accepted))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    async def begin(heard: socket.socket) -> None:
-        # Not an asyncio.Server: one that is closed while it accepts leaves that connection open.
-        loop.add_reader(heard, accept, heard)
-
     async def end(heard: socket.socket) -> None:
         loop.remove_reader(heard)
         await end_the_others()
-
-    def call(work: Coroutine[object, object, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result(_CALL_SECONDS)
 
     thread.start()
     try:
         with socket.create_server((LOOPBACK, 0), backlog=100) as heard:
             heard.setblocking(False)
-            call(begin(heard))
+            loop.call_soon_threadsafe(loop.add_reader, heard, accept, heard, loop, tasks, met)
             try:
                 yield heard.getsockname()[1]
             finally:
-                call(end(heard))
+                asyncio.run_coroutine_threadsafe(end(heard), loop).result(_CALL_SECONDS)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

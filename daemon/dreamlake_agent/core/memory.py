@@ -1,4 +1,4 @@
-"""What the agent knows between two events. Every part of the core reads and changes it, and nobody else changes it."""
+"""What the agent knows between two events. Every part of the core reads and changes it; others set ``last_error``."""
 
 from __future__ import annotations
 
