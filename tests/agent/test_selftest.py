@@ -10,7 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -426,6 +426,26 @@ def test_who_is_greeted_goes_along_and_tells_the_others(tmp_path: Path) -> None:
     guest.leave(all_but=side.folder)
     answers = [post.word(host.folder, "0002", 1) for host in hosts.values()]
     assert [each[0] for each in answers if each is not None] == [post.BYE, "here"]
+
+
+def test_a_folder_that_goes_while_a_lock_is_taken_shows_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The other side was interrupted, and cleared away between our making a file and our child's opening it."""
+    begin, path = subprocess.Popen, tmp_path / "held"
+
+    def late(*words: Any, **how: Any) -> Any:
+        path.unlink()
+        return begin(*words, **how)
+
+    def swap(_word: str) -> None:
+        raise Parted("the other side is gone")
+
+    side: Any = SimpleNamespace(mine=lambda name: str(tmp_path / name), swap=swap)
+    monkeypatch.setattr(subprocess, "Popen", late)
+    with pytest.raises(Parted):
+        locks._of_a_dead_one(side, held=True)
+    assert capfd.readouterr().err == ""
 
 
 def test_one_that_joined_and_has_gone_is_not_waited_for(tmp_path: Path) -> None:

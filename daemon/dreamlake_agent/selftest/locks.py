@@ -17,7 +17,10 @@ NAME = "locks"
 FREE_SECONDS = 30.0
 _HOLDER = """
 import fcntl, os, sys, time
-fd = os.open(sys.argv[1], os.O_RDWR)
+try:
+    fd = os.open(sys.argv[1], os.O_RDWR)
+except FileNotFoundError:  # the other side is gone, and took the folder along: the next swap says so
+    sys.exit()
 fcntl.flock(fd, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
